@@ -1,0 +1,88 @@
+/*
+ * The agent channel: framed streams between the daemon and the agent in the guest, carried as a
+ * byte stream by one virtio-console port and relayed unread by the monitor. Shared by both ends.
+ * The daemon treats every byte that comes from the guest as hostile; the agent trusts the daemon,
+ * but checks all the same.
+ *
+ * A frame is a 12-byte header and `length` bytes of payload, all integers little-endian. The daemon
+ * opens streams with numbers of its choice (never 0, rising, never reused); the agent never opens
+ * one. A stream's life:
+ *
+ *   host -> guest   OPEN (request; split over several OPEN frames, all but the last with lane 1),
+ *                   then DATA and EOF on lane 0, CREDIT, SIGNAL; RESET at any time
+ *   guest -> host   INFO once when the request has started, DATA/EOF/CREDIT, and END, always the
+ *                   last frame of the stream, also after RESET. After END the number is dead;
+ * frames for it that are still under way from the host are ignored by the agent.
+ *
+ * Flow control is per stream and lane: each side may send CHANNEL_WINDOW_BYTES of DATA on a lane,
+ * and more as CREDIT frames (payload: u32 bytes) grant it. To send past the credit is a protocol
+ * error. A protocol error of the guest ends the sandbox; one of the host makes the agent ring
+ * DOORBELL_FAILED.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "cloche/limits.h"
+
+#define CHANNEL_HEADER_BYTES 12u
+
+/* On the wire: length u32, stream u32, type u8, lane u8, reserved u16 (0). */
+struct channel_header {
+    uint32_t length; /* payload bytes that follow, at most CHANNEL_PAYLOAD_MAX */
+    uint32_t stream;
+    uint8_t type; /* enum channel_type */
+    uint8_t lane; /* enum channel_lane; in OPEN: 1 where more of the request follows, else 0 */
+};
+
+enum channel_type {
+    CHANNEL_OPEN = 1,   /* host: starts a stream; payload: op u16, then the op's fields */
+    CHANNEL_DATA = 2,   /* both: bytes of a lane, never empty */
+    CHANNEL_EOF = 3,    /* both: nothing more on this lane (no payload) */
+    CHANNEL_CREDIT = 4, /* both: u32, the sender of this frame has room for so many bytes more */
+    CHANNEL_SIGNAL = 5, /* host: u32 signal number, to the exec's process group */
+    CHANNEL_RESET = 6,  /* host: stop; kill every descendant, drop a file half written */
+    CHANNEL_INFO = 7,   /* guest: the request has started; payload by op */
+    CHANNEL_END = 8,    /* guest: the result; payload by op */
+};
+
+enum channel_lane {
+    CHANNEL_LANE_IN =
+        0, /* host to guest: stdin, the content of a write; guest to host: of a read */
+    CHANNEL_LANE_OUT = 1, /* stdout */
+    CHANNEL_LANE_ERR = 2, /* stderr */
+    CHANNEL_LANE_COUNT
+};
+
+/*
+ * Requests. A string is u32 length and that many bytes, with no NUL inside.
+ *
+ *   EXEC   u32 flags, str user ("" = root), str cwd, u32 argc, argc x str, u32 envc, envc x
+ *          str "NAME=value"                     INFO: u32 pid
+ *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
+ *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
+ *   READ   str path                             INFO: u64 size, u32 mode, u64 mtime_ns
+ *          content as DATA and EOF on lane 0    END: u64 bytes sent
+ *   WRITE  u32 mode (permission bits), str path INFO: nothing
+ *          content as DATA and EOF on lane 0    END: u64 bytes written
+ *          Missing parent directories are made; the file appears whole, by rename, when EOF came;
+ *          until then, and after RESET or an error, the old file is as it was.
+ *
+ * Every END starts with u32 status (0, or the guest's Linux errno) and str text (empty, or what
+ * failed, in words); the op's fields follow only where status is 0.
+ */
+enum channel_op {
+    CHANNEL_OP_EXEC = 1,
+    CHANNEL_OP_READ = 2,
+    CHANNEL_OP_WRITE = 3,
+};
+
+enum channel_exec_flag {
+    CHANNEL_EXEC_STDIN = 1u << 0, /* lane 0 feeds stdin until EOF; else stdin is /dev/null */
+};
+
+enum channel_exec_end {
+    CHANNEL_EXEC_EXITED = 1,
+    CHANNEL_EXEC_SIGNALED = 2,
+    CHANNEL_EXEC_OOM = 3, /* the guest's OOM killer took a process of this exec's cgroup */
+};

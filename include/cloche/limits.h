@@ -1,0 +1,64 @@
+/*
+ * Every bound in one place. A buffer or table anywhere in cloche takes its maximum from here, so
+ * that a reader can see at a glance what a hostile guest, client or peer can make us hold.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+/* Sandboxes */
+#define SANDBOX_COUNT_MAX     1024u /* live and pooled guests of one daemon; also the slots of priv */
+#define SANDBOX_VCPUS_MAX     32u   /* also what the guest kernel is configured for (NR_CPUS) */
+#define SANDBOX_MEM_MIB_MIN   64u
+#define SANDBOX_MEM_MIB_MAX   65536u
+#define SANDBOX_DISK_MIB_MIN  16u
+#define SANDBOX_DISK_MIB_MAX  65536u
+#define SANDBOX_TIMEOUT_S_MAX 604800u /* a week */
+#define SANDBOX_ID_BYTES_MAX  40u     /* "sb_" and 26 characters, NUL included, rounded up */
+#define SANDBOX_LABELS_MAX    32u
+#define SANDBOX_ENV_BYTES_MAX (64 * KIB) /* names and values of a sandbox's env together */
+#define TEMPLATE_NAME_MAX     64u        /* NUL included */
+#define TEMPLATE_COUNT_MAX    64u
+#define SHAPE_COUNT_MAX       64u /* snapshots (template x vCPUs x memory x disk) of one daemon */
+#define HOSTNAME_BYTES_MAX    64u /* NUL included, as in utsname */
+
+/* What the monitor itself may use on top of guest memory before its cgroup stops it. */
+#define VMM_OVERHEAD_MIB 64u
+#define VMM_PIDS_EXTRA   4u /* threads besides the vCPUs */
+
+/* Guest channel (see cloche/channel.h) */
+#define CHANNEL_PAYLOAD_MAX  (64 * KIB)  /* one frame's payload */
+#define CHANNEL_WINDOW_BYTES (256 * KIB) /* initial credit of each lane in each direction */
+#define CHANNEL_STREAMS_MAX  256u        /* open at once in one sandbox */
+#define CHANNEL_PATH_MAX     4096u       /* NUL included, PATH_MAX of Linux */
+#define CHANNEL_ARGS_MAX     16384u      /* argv and env entries of one exec, each */
+#define CHANNEL_OPEN_MAX     (1 * MIB)   /* an OPEN's request, over all its frames */
+#define CHANNEL_TEXT_MAX     512u        /* an error text from the guest */
+
+/* HTTP */
+#define HTTP_HEAD_BYTES_MAX   (32 * KIB)
+#define HTTP_HEADERS_MAX      64u
+#define HTTP_TARGET_BYTES_MAX (8 * KIB)
+#define HTTP_JSON_BODY_MAX    (32 * MIB) /* file contents of POST /v1/run included */
+#define HTTP_CHUNK_LINE_MAX   256u
+#define HTTP_CONNECTIONS_MAX  1024u
+#define HTTP_IDLE_TIMEOUT_MS  60000u /* a connection between requests */
+#define HTTP_HEAD_TIMEOUT_MS  10000u /* from the first byte of a head to its last */
+#define HTTP_BODY_STALL_MS    60000u /* a body, or a reply's reader, that makes no progress */
+#define JSON_DEPTH_MAX        16u
+#define JSON_NODES_MAX        65536u
+
+/* Exec */
+#define EXEC_TIMEOUT_MS_MAX       (SANDBOX_TIMEOUT_S_MAX * UINT64_C(1000))
+#define EXEC_OUTPUT_BYTES_DEFAULT (8 * MIB)  /* stdout and stderr together, buffered reply */
+#define EXEC_OUTPUT_BYTES_MAX     (64 * MIB) /* what max_output_bytes may ask for */
+#define RUN_COLLECT_BYTES_MAX     (64 * MIB) /* files returned by POST /v1/run together */
+#define RUN_FILES_MAX             1024u
+
+_Static_assert(CHANNEL_WINDOW_BYTES >= 2 * CHANNEL_PAYLOAD_MAX,
+               "a full frame must always fit twice");
+_Static_assert(SANDBOX_VCPUS_MAX <= 32, "the MP table and the guest's NR_CPUS end there");
