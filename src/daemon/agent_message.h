@@ -1,0 +1,55 @@
+/*
+ * What is inside the frames of the agent channel: requests packed, and the guest's INFO and END
+ * payloads judged and unpacked (layouts: cloche/channel.h). Pure functions over bytes; a payload
+ * that is too short, too long or holds a value outside its enum is an error, never a guess.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "cloche/channel.h"
+#include "cloche/limits.h"
+
+/* The largest INFO or END that is legal: status, text and the longest set of op fields. */
+#define AGENT_MESSAGE_MAX (4u + 4u + CHANNEL_TEXT_MAX + 64u)
+
+/* INFO: what the guest says when a request has started. */
+struct agent_info {
+    uint32_t pid;      /* EXEC: in the guest's numbering */
+    uint32_t mode;     /* READ: st_mode's permission bits */
+    uint64_t size;     /* READ: bytes */
+    uint64_t mtime_ns; /* READ: since 1970 */
+};
+
+/* END: the guest's claims about the result. */
+struct agent_end {
+    uint32_t status;                 /* 0, or a Linux errno: nothing below `text` is set then */
+    char text[CHANNEL_TEXT_MAX + 1]; /* NUL-terminated; "" where the guest said nothing */
+    enum channel_exec_end kind;      /* EXEC */
+    int32_t code;                    /* EXEC: exit code or signal */
+    uint64_t wall_us, user_us, system_us, max_rss_bytes; /* EXEC */
+    uint64_t bytes;                                      /* READ, WRITE */
+};
+
+/* Unpack a payload for `op`; 0, or -1 with ERR_BAD_REQUEST (a protocol error of the guest). */
+int agent_info_parse(enum channel_op op, const void *data, size_t size, struct agent_info *ret_info,
+                     struct error *e) __attribute__((warn_unused_result));
+int agent_end_parse(enum channel_op op, const void *data, size_t size, struct agent_end *ret_end,
+                    struct error *e) __attribute__((warn_unused_result));
+
+/*
+ * Pack a request (op and fields) at the end of `request`, whose size_max should be
+ * CHANNEL_OPEN_MAX. Returns 0, or -1 with ERR_TOO_LARGE where it does not fit.
+ * `argv` and `env` are NULL-terminated; env entries read "NAME=value".
+ */
+int agent_request_exec(struct buffer *request, bool has_stdin, const char *user, const char *cwd,
+                       const char *const *argv, const char *const *env, struct error *e)
+    __attribute__((warn_unused_result));
+int agent_request_read(struct buffer *request, const char *path, struct error *e)
+    __attribute__((warn_unused_result));
+int agent_request_write(struct buffer *request, uint32_t mode, const char *path, struct error *e)
+    __attribute__((warn_unused_result));
