@@ -65,7 +65,7 @@ cached() {
         flock "$LOCK_FD"
     fi
     if [[ ! -d $RESULT ]]; then
-        rm -rf "$cache/.tmp-$BUILD_NAME".*
+        rm -rf --one-file-system "$cache/.tmp-$BUILD_NAME".*
         WORK=$(mktemp -d "$cache/.tmp-$BUILD_NAME.XXXXXX")
         trap clean_up EXIT
         trap 'exit 130' INT
@@ -87,6 +87,6 @@ clean_up() {
     pids=$(jobs -p)
     # shellcheck disable=SC2086 # one word per process
     [[ -z $pids ]] || { kill $pids 2>/dev/null || true; wait; }
-    [[ -z ${WORK:-} ]] || rm -rf "$WORK"
+    [[ -z ${WORK:-} ]] || rm -rf --one-file-system "$WORK"
     WORK=
 }
