@@ -1,0 +1,117 @@
+# What people call: set-up, run, tests, lint, install. How things are built is in build.mk.
+#
+# Every kind of test runs through tests/run.py, which prints a line per test, refuses skips of what
+# this machine has, and leaves its counts in $(RESULTS) for the grand totals of `make test`.
+
+JOBS         ?= $(shell nproc)
+FUZZ_SECONDS ?= 10
+TEST_KINDS   := lint build unit client fuzz e2e
+RESULTS      := build/test-results
+IMAGES       := build/images
+RUN_TESTS    := tests/run.py --results $(RESULTS)
+SUBMAKE       = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+LONE_MAKE    := env -u MAKEFLAGS -u MAKELEVEL $(MAKE) --no-print-directory -j$(JOBS) CONFIG=release
+.PHONY: test-lint test-build test-client test-programs fuzz-programs deps-run deps-test deps-svm \
+        programs
+
+# Set-up -------------------------------------------------------------------------------------------
+
+deps: deps-run
+deps-run:
+	$(Q)scripts/setup.sh build images run
+deps-test:
+	$(Q)scripts/setup.sh build images run test
+deps-svm:
+	$(Q)scripts/setup.sh build images run svm
+
+images:
+	$(Q)scripts/images.sh $(IMAGES)
+
+# The binary and the images, in one sub-make, so that packages are there before anything is built.
+programs:
+	+$(Q)$(SUBMAKE) all
+	+$(Q)$(SUBMAKE) images
+
+run: deps-run
+	+$(Q)$(SUBMAKE) programs
+	$(Q)examples/run.sh
+
+# Tests --------------------------------------------------------------------------------------------
+
+test: deps-test
+	$(Q)rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	+$(Q)$(SUBMAKE) programs || true
+	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind || true; done
+	$(Q)tests/run.py --results $(RESULTS) --totals $(TEST_KINDS)
+
+# Unit and role tests: one program for each tests/{unit,role,payload}/test_*.c, under sanitizers.
+TEST_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c \
+                  tests/role/test_*.c tests/payload/test_*.c)))
+FUZZ_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+TEST_LIBS     = $(foreach c,$(COMPONENTS) vmm guest,$(call lib,$(c)))
+
+# A test's support code stands beside it: any other .c of its folder is linked to all its programs.
+support = $(call objects,$(filter-out tests/$(1)/test_% tests/$(1)/fuzz_%,$(wildcard tests/$(1)/*.c)))
+
+# A fuzz target's entry point is declared by nobody.
+$(BUILD)/host/tests/fuzz/%.o: HOST_CFLAGS += -Wno-missing-prototypes
+
+define test_rule
+$(BUILD)/tests/$(1)/%: $(BUILD)/host/tests/$(1)/%.o $(call support,$(1)) $(TEST_LIBS)
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@) $(CC) $(HOST_LDFLAGS) $(2) $$(filter %.o,$$^) -Wl,--start-group \
+		$$(filter %.a,$$^) -Wl,--end-group $(HOST_LIBS) $(3) -o $$@
+endef
+$(foreach d,unit role payload,$(eval $(call test_rule,$(d),,-lcmocka)))
+$(eval $(call test_rule,fuzz,-fsanitize=fuzzer,))
+.SECONDARY:
+
+test-programs: $(TEST_PROGRAMS)
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+# -k: one test that does not compile must not hide the others; it counts as failed.
+test-unit:
+	+$(Q)$(SUBMAKE) -k CONFIG=asan BUILD=build/asan test-programs || true
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) unit \
+		$(foreach p,$(patsubst $(BUILD)/%,build/asan/%,$(TEST_PROGRAMS)),'$(p)')
+
+test-fuzz:
+	+$(Q)$(SUBMAKE) -k CONFIG=fuzz BUILD=build/fuzz fuzz-programs || true
+	$(Q)$(RUN_TESTS) fuzz $(foreach p,$(patsubst $(BUILD)/tests/fuzz/%,%,$(FUZZ_PROGRAMS)), \
+		'tests/fuzz/run.sh build/fuzz/tests/fuzz/$(p) $(FUZZ_SECONDS)')
+
+test-client:
+	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py clients/python/tests'
+
+test-e2e:
+	$(Q)$(RUN_TESTS) e2e 'python3 tests/tap.py tests/e2e'
+
+test-lint: lint
+lint:
+	$(Q)$(RUN_TESTS) lint 'tests/lint/format.sh' 'tests/lint/style.py' 'tests/lint/layers.py' \
+		'tests/lint/shell.sh'
+
+# Both compilers, warnings as errors, the monitor and the agent with musl and with a static glibc.
+test-build:
+	$(Q)$(RUN_TESTS) build \
+		'$(LONE_MAKE) CC=gcc STATIC_CC=musl-gcc BUILD=build/release build/release/cloche' \
+		'$(LONE_MAKE) CC=clang STATIC_CC=clang BUILD=build/clang build/clang/cloche'
+
+test-svm: deps-svm
+	+$(Q)$(SUBMAKE) programs
+	$(Q)$(RUN_TESTS) svm 'tests/svm/run.sh'
+
+# The rest -----------------------------------------------------------------------------------------
+
+bench: deps-run
+	+$(Q)$(SUBMAKE) programs
+	$(Q)bench/run.sh
+
+format:
+	$(Q)clang-format -i $(ALL_C)
+
+install:
+	$(Q)scripts/install.sh build/cloche $(IMAGES) '$(DESTDIR)$(PREFIX)'
+
+clean:
+	$(Q)rm -rf build
