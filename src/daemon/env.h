@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 
+struct cJSON;
+
 /* entries[count] is NULL when any was set; each reads "NAME=value". `bytes` counts them, NULs
  * included. Zero-initialised with {0}. */
 struct env {
@@ -27,8 +29,9 @@ void env_fini(struct env *env);
 int env_set(struct env *env, const char *name, const char *value, struct error *e)
     __attribute__((warn_unused_result));
 
-/* Sets in `env` all of `over`. As env_set(); on failure a part may have been set. */
-int env_merge(struct env *env, const struct env *over, struct error *e)
+/* Sets in `env` every member of the JSON object `over` (NULL: nothing), whose values must be
+ * strings. As env_set(); on failure a part may have been set. */
+int env_merge_json(struct env *env, const struct cJSON *over, struct error *e)
     __attribute__((warn_unused_result));
 
 /* The value of `name`, or NULL; valid until the next change. */

@@ -18,13 +18,14 @@
 #include "daemon/agent_link.h"
 #include "daemon/env.h"
 
-#define EXEC_GRACE_MS 10000u /* on a KVM that interprets the guest's kernel a kill takes seconds   \
-                              */
+/* On a KVM that interprets the guest's kernel a kill takes seconds. */
+#define EXEC_GRACE_MS 10000u
 
 struct exec;
 
 enum exec_end {
-    EXEC_NOT_STARTED, /* `error` says why: ERR_COMMAND_NOT_STARTED, or what opening it met */
+    EXEC_FAILED, /* `error` says why: ERR_COMMAND_NOT_STARTED, or the agent gave up (ERR_INTERNAL)
+                  */
     EXEC_EXITED,
     EXEC_SIGNALED,
     EXEC_TIMEOUT,
@@ -33,7 +34,7 @@ enum exec_end {
     EXEC_SANDBOX_GONE,
 };
 
-/* "exited", "timeout", ... as in the API; "not_started" never goes out. */
+/* "exited", "timeout", ... as in the API; "failed" goes out as an error instead. */
 const char *exec_end_name(enum exec_end end);
 
 enum exec_output { EXEC_STDOUT, EXEC_STDERR, EXEC_OUTPUT_COUNT };
@@ -58,7 +59,7 @@ struct exec_result {
     uint64_t wall_ns;                           /* the daemon's clock, from the start of the exec */
     uint64_t user_us, system_us, max_rss_bytes; /* the guest's claims, 0 without has_guest_usage */
     uint64_t first_output_ns;                   /* since arrived_ns; 0: there was none */
-    struct error error;                         /* NOT_STARTED */
+    struct error error;                         /* FAILED */
 };
 
 /* on_end is called exactly once unless the exec is abandoned; the exec is dead when it returns. No

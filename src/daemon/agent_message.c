@@ -1,0 +1,175 @@
+#include "daemon/agent_message.h"
+
+#include <string.h>
+
+#include "base/wire.h"
+
+_Static_assert(AGENT_MESSAGE_MAX <= CHANNEL_PAYLOAD_MAX, "an END fits one frame");
+
+int agent_info_parse(enum channel_op op, const void *data, size_t size, struct agent_info *ret_info,
+                     struct error *e)
+{
+    struct agent_info info = {0};
+    struct wire_reader r;
+
+    wire_reader_init(&r, data, size);
+    switch (op) {
+    case CHANNEL_OP_EXEC:
+        info.pid = wire_get_u32(&r);
+        break;
+    case CHANNEL_OP_READ:
+        info.size = wire_get_u64(&r);
+        info.mode = wire_get_u32(&r) & 07777;
+        info.mtime_ns = wire_get_u64(&r);
+        break;
+    case CHANNEL_OP_WRITE:
+        break;
+    }
+    if (r.bad || r.left > 0)
+        return error_set(e, ERR_BAD_REQUEST, "agent: INFO of %zu bytes does not fit op %d", size,
+                         (int)op);
+    *ret_info = info;
+    return 0;
+}
+
+/* A guest's words may go to a terminal: what could steer one is replaced. */
+static void copy_text(char *to, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        to[i] = c < 0x20 || c >= 0x7f ? '?' : (char)c;
+    }
+    to[size] = '\0';
+}
+
+static void parse_exec_end(struct wire_reader *r, struct agent_end *end)
+{
+    uint32_t kind = wire_get_u32(r);
+
+    end->code = (int32_t)wire_get_u32(r);
+    end->wall_us = wire_get_u64(r);
+    end->user_us = wire_get_u64(r);
+    end->system_us = wire_get_u64(r);
+    end->max_rss_bytes = wire_get_u64(r);
+    end->kind = (enum channel_exec_end)kind;
+    if (kind < CHANNEL_EXEC_EXITED || kind > CHANNEL_EXEC_OOM)
+        r->bad = true;
+    if (kind == CHANNEL_EXEC_EXITED && (end->code < 0 || end->code > 255))
+        r->bad = true;
+    if (kind == CHANNEL_EXEC_SIGNALED && (end->code < 1 || end->code > 64))
+        r->bad = true;
+}
+
+int agent_end_parse(enum channel_op op, const void *data, size_t size, struct agent_end *ret_end,
+                    struct error *e)
+{
+    struct agent_end end = {0};
+    struct wire_reader r;
+    size_t text_size = 0;
+
+    wire_reader_init(&r, data, size);
+    end.status = wire_get_u32(&r);
+    const char *text = wire_get_string(&r, CHANNEL_TEXT_MAX, &text_size);
+    if (text != NULL)
+        copy_text(end.text, text, text_size);
+    if (end.status == 0) {
+        if (op == CHANNEL_OP_EXEC)
+            parse_exec_end(&r, &end);
+        else
+            end.bytes = wire_get_u64(&r);
+    }
+    if (r.bad || r.left > 0)
+        return error_set(e, ERR_BAD_REQUEST, "agent: END of %zu bytes does not fit op %d", size,
+                         (int)op);
+    *ret_end = end;
+    return 0;
+}
+
+static size_t string_bytes(const char *text)
+{
+    return 4 + strlen(text);
+}
+
+static void put_text(struct wire_writer *w, const char *text)
+{
+    wire_put_string(w, text, strlen(text));
+}
+
+/* Reserves `size` bytes of a request and starts it with the op. */
+static int begin(struct buffer *request, enum channel_op op, size_t size, struct wire_writer *ret_w,
+                 struct error *e)
+{
+    uint8_t *at = size > CHANNEL_OPEN_MAX ? NULL : buffer_reserve(request, size);
+
+    if (at == NULL) {
+        (void)error_set(e, ERR_TOO_LARGE, "argv and env are larger than %u bytes together",
+                        (unsigned)CHANNEL_OPEN_MAX);
+        return error_remedy(e, "Put large data into a file, or send it as stdin.");
+    }
+    wire_writer_init(ret_w, at, size);
+    wire_put_u16(ret_w, (uint16_t)op);
+    return 0;
+}
+
+/* Sum of a vector's strings as they go over the wire; SIZE_MAX when there are too many. */
+static size_t vector_bytes(const char *const *vector, uint32_t *ret_count)
+{
+    size_t bytes = 4;
+    uint32_t count = 0;
+
+    for (; vector[count] != NULL; count++) {
+        if (count == CHANNEL_ARGS_MAX || bytes > CHANNEL_OPEN_MAX)
+            return CHANNEL_OPEN_MAX + 1;
+        bytes += string_bytes(vector[count]);
+    }
+    *ret_count = count;
+    return bytes;
+}
+
+int agent_request_exec(struct buffer *request, bool has_stdin, const char *user, const char *cwd,
+                       const char *const *argv, const char *const *env, struct error *e)
+{
+    uint32_t argc = 0;
+    uint32_t envc = 0;
+    struct wire_writer w;
+    size_t size = 2 + 4 + string_bytes(user) + string_bytes(cwd) + vector_bytes(argv, &argc) +
+                  vector_bytes(env, &envc);
+
+    if (begin(request, CHANNEL_OP_EXEC, size, &w, e) != 0)
+        return -1;
+    wire_put_u32(&w, has_stdin ? CHANNEL_EXEC_STDIN : 0);
+    put_text(&w, user);
+    put_text(&w, cwd);
+    wire_put_u32(&w, argc);
+    for (uint32_t i = 0; i < argc; i++)
+        put_text(&w, argv[i]);
+    wire_put_u32(&w, envc);
+    for (uint32_t i = 0; i < envc; i++)
+        put_text(&w, env[i]);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_read(struct buffer *request, const char *path, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_READ, 2 + string_bytes(path), &w, e) != 0)
+        return -1;
+    put_text(&w, path);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_write(struct buffer *request, uint32_t mode, const char *path, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_WRITE, 2 + 4 + string_bytes(path), &w, e) != 0)
+        return -1;
+    wire_put_u32(&w, mode);
+    put_text(&w, path);
+    buffer_commit(request, w.used);
+    return 0;
+}
