@@ -1,0 +1,144 @@
+/*
+ * An exchange: one request and its reply, as handlers see it.
+ *
+ * A handler is called when the request's head has come. From then on it owes a reply: one of
+ * exchange_reply*, or exchange_start ... exchange_end, or exchange_abort, now or from any later
+ * callback of the loop. `x` stays valid until the reply is finished by one of these, whatever
+ * happens to the client in between, and a little longer, until on_close has run; on a client that
+ * is gone every call is harmless and does nothing. The exception is exchange_read_whole: until its
+ * callback runs, the server answers failures itself.
+ *
+ * No callback is ever called from inside a function of this header; they come from the loop.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/error.h"
+#include "daemon/router.h"
+#include "http/head.h"
+#include "json/json.h"
+
+struct buffer;
+struct exchange;
+
+/* -- The request. Strings live as long as the exchange. */
+
+void *exchange_context(const struct exchange *x); /* what server_options.context was */
+uv_loop_t *exchange_loop(const struct exchange *x);
+const char *exchange_method(const struct exchange *x);
+bool exchange_is_head(const struct exchange *x);       /* HEAD: the body of the reply is dropped */
+const char *exchange_target(const struct exchange *x); /* as it came, for logs */
+/* A parameter of the route's pattern, decoded; the route must have it. */
+const char *exchange_param(const struct exchange *x, const char *name);
+/* The first query parameter of that name, decoded, or NULL. */
+const char *exchange_query(const struct exchange *x, const char *name);
+/* All of them, in their order; `*ret_count` may be 0. */
+const struct http_query *exchange_queries(const struct exchange *x, size_t *ret_count);
+/* The value of a header, or NULL; the first where a list header came several times. */
+const char *exchange_header(const struct exchange *x, const char *name);
+/* Whether Accept names this media type word by word (quality 0 excepted; wildcards do not count).
+ */
+bool exchange_accepts(const struct exchange *x, const char *media_type);
+/* The client's X-Request-Id where it is well-formed, else one of ours; every reply carries it. */
+const char *exchange_request_id(const struct exchange *x);
+/* CLOCK_MONOTONIC of the read that completed the head. */
+uint64_t exchange_arrival_ns(const struct exchange *x);
+
+/* Checks the query's names against a NULL-terminated list: ERR_UNKNOWN_FIELD for one that is not
+ * in it, ERR_INVALID_FIELD for one that came twice, unless the list has it as "name*". */
+int exchange_check_query(const struct exchange *x, const char *const *names, struct error *e)
+    __attribute__((nonnull, warn_unused_result));
+
+/* The handler's own pointer for this exchange. */
+void exchange_set_user(struct exchange *x, void *user);
+void *exchange_user(const struct exchange *x);
+
+/*
+ * `on_gone` is called at most once, when the client has vanished (or was cut off: a reader that
+ * stalled, the end of a graceful stop) before the reply was finished. The handler stops its work
+ * and still finishes the exchange, e.g. with exchange_abort, then or later. A client that only
+ * closed its sending side is not gone.
+ */
+void exchange_on_gone(struct exchange *x, void (*on_gone)(struct exchange *x));
+
+/* `on_close` is called exactly once, as the last thing, for every exchange whose handler was
+ * called: the reply was finished and handed to the kernel, or the client is gone. The place to
+ * free the user pointer. */
+void exchange_on_close(struct exchange *x, void (*on_close)(struct exchange *x));
+
+/* -- The request's body. A handler calls one of the two readers at most once, or neither: the
+ * server skips a body that nobody reads. A client that waits for "100 Continue" gets it here. */
+
+#define EXCHANGE_LENGTH_UNKNOWN UINT64_MAX
+
+/* What Content-Length says; 0 without a body, EXCHANGE_LENGTH_UNKNOWN for a chunked one. */
+uint64_t exchange_body_length(const struct exchange *x);
+
+/*
+ * Reads the whole body and then calls `on_body` once; `data` is valid during the call (and not NULL
+ * even for an empty body). A body larger than `size_max` gets 413 (by Content-Length before a byte
+ * is read), a broken or stalled one its error, all bodies together more than HTTP_BODIES_BYTES_MAX
+ * 503; in these cases the server replies itself and `on_body` is never called.
+ */
+void exchange_read_whole(struct exchange *x, uint64_t size_max,
+                         void (*on_body)(struct exchange *x, const void *data, size_t size));
+
+/*
+ * Reads the body in pieces: `on_data` for each (valid during the call), then `on_end` once, with
+ * NULL when the body is complete, else with what went wrong: too large (ERR_TOO_LARGE, with a
+ * Content-Length before the first piece), broken, stalled, or the client gone (then on_gone is not
+ * called as well). The handler still owes its reply: exchange_reply_error(x, failure) is right.
+ */
+void exchange_read_stream(struct exchange *x, uint64_t size_max,
+                          void (*on_data)(struct exchange *x, const void *data, size_t size),
+                          void (*on_end)(struct exchange *x, const struct error *failure));
+
+/* No on_data (and no on_end) between the two. May be called from on_data. */
+void exchange_pause(struct exchange *x);
+void exchange_resume(struct exchange *x);
+
+/* -- The reply. Exactly one: finished by a exchange_reply*, exchange_end or exchange_abort. */
+
+/* Adds a header to the reply; before it starts. The ones that frame the message, Content-Type and
+ * X-Request-Id are the server's. */
+void exchange_set_header(struct exchange *x, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A whole reply. `data` is copied. */
+void exchange_reply(struct exchange *x, int status, const char *content_type, const void *data,
+                    size_t size);
+/* The content moves out of `body` (which is empty afterwards, as after buffer_fini). */
+void exchange_reply_buffer(struct exchange *x, int status, const char *content_type,
+                           struct buffer *body);
+/* A JSON reply; `tree` is freed. */
+void exchange_reply_json(struct exchange *x, int status, cJSON *tree);
+/* 204 */
+void exchange_reply_empty(struct exchange *x);
+/* The error as JSON with its status; Retry-After with 429 and 503 (1 s, unless the handler set the
+ * header). Once the reply has started it cannot be told any more: the connection is cut. */
+void exchange_reply_error(struct exchange *x, const struct error *e);
+
+/*
+ * Streamed: start, any number of writes, end. `length` is the body's, or EXCHANGE_LENGTH_UNKNOWN
+ * for a chunked reply (a client of HTTP/1.0 gets 505 for that, as it could not tell a reply that
+ * was cut). Written bytes that the client has not yet taken are queued: a handler stops writing
+ * when exchange_queued passes what it likes and goes on in on_drain, which is called whenever the
+ * queue falls to HTTP_REPLY_QUEUE_LOW or below. More than HTTP_REPLY_QUEUE_MAX, or than `length`,
+ * are refused with -1; the handler aborts then.
+ */
+void exchange_start(struct exchange *x, int status, const char *content_type, uint64_t length,
+                    void (*on_drain)(struct exchange *x));
+bool exchange_started(const struct exchange *x); /* or replied */
+int exchange_write(struct exchange *x, const void *data, size_t size)
+    __attribute__((warn_unused_result));
+size_t exchange_queued(const struct exchange *x);
+/* Ends a streamed reply. With fewer bytes than `length` it is an abort. */
+void exchange_end(struct exchange *x);
+
+/* Finishes without a (whole) reply: cuts the connection, so that the client sees a truncated one.
+ */
+void exchange_abort(struct exchange *x);
