@@ -23,7 +23,7 @@
 #define SANDBOX_ENV_BYTES_MAX (64 * KIB) /* names and values of a sandbox's env together */
 #define TEMPLATE_NAME_MAX     64u        /* NUL included */
 #define TEMPLATE_COUNT_MAX    64u
-#define SHAPE_COUNT_MAX       64u /* snapshots (template x vCPUs x memory x disk) of one daemon */
+#define SHAPE_COUNT_MAX       16u /* snapshots (template x vCPUs x memory x disk) of one daemon */
 #define HOSTNAME_BYTES_MAX    64u /* NUL included, as in utsname */
 
 /* What the monitor itself may use on top of guest memory before its cgroup stops it. */
@@ -40,17 +40,28 @@
 #define CHANNEL_TEXT_MAX     512u        /* an error text from the guest */
 
 /* HTTP */
-#define HTTP_HEAD_BYTES_MAX   (32 * KIB)
-#define HTTP_HEADERS_MAX      64u
-#define HTTP_TARGET_BYTES_MAX (8 * KIB)
-#define HTTP_JSON_BODY_MAX    (32 * MIB) /* file contents of POST /v1/run included */
-#define HTTP_CHUNK_LINE_MAX   256u
-#define HTTP_CONNECTIONS_MAX  1024u
-#define HTTP_IDLE_TIMEOUT_MS  60000u /* a connection between requests */
-#define HTTP_HEAD_TIMEOUT_MS  10000u /* from the first byte of a head to its last */
-#define HTTP_BODY_STALL_MS    60000u /* a body, or a reply's reader, that makes no progress */
-#define JSON_DEPTH_MAX        16u
-#define JSON_NODES_MAX        65536u
+#define HTTP_HEAD_BYTES_MAX    (32 * KIB)
+#define HTTP_HEADERS_MAX       64u
+#define HTTP_TARGET_BYTES_MAX  (8 * KIB)
+#define HTTP_JSON_BODY_MAX     (32 * MIB) /* file contents of POST /v1/run included */
+#define HTTP_CHUNK_LINE_MAX    256u
+#define HTTP_CONNECTIONS_MAX   1024u
+#define HTTP_IDLE_TIMEOUT_MS   60000u /* a connection between requests */
+#define HTTP_HEAD_TIMEOUT_MS   10000u /* from the first byte of a head to its last */
+#define HTTP_BODY_STALL_MS     60000u /* a body, or a reply's reader, that makes no progress */
+#define HTTP_LINGER_MS         2000u  /* what a client still sends after a refusal is thrown away */
+#define HTTP_SEGMENTS_MAX      16u    /* of a path */
+#define HTTP_QUERY_MAX         64u    /* query parameters */
+#define HTTP_REQUEST_ID_MAX    65u    /* NUL included */
+#define HTTP_REPLY_HEADERS_MAX (4 * KIB)   /* headers that a handler adds to its reply */
+#define HTTP_INPUT_BYTES_MAX   (64 * KIB)  /* received and not yet handled, of one connection */
+#define HTTP_DRAIN_BYTES_MAX   (64 * KIB)  /* unread rest of a body skipped to keep a connection */
+#define HTTP_REPLY_QUEUE_MAX   (1 * MIB)   /* bytes of a streamed reply not yet taken */
+#define HTTP_REPLY_QUEUE_LOW   (64 * KIB)  /* below it the handler is asked for more */
+#define HTTP_BODIES_BYTES_MAX  (256 * MIB) /* bodies read whole, of all connections together */
+#define JSON_DEPTH_MAX         16u
+#define JSON_NODES_MAX         65536u
+#define JSON_NUMBER_BYTES_MAX  40u
 
 /* Exec */
 #define EXEC_TIMEOUT_MS_MAX       (SANDBOX_TIMEOUT_S_MAX * UINT64_C(1000))
