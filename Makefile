@@ -41,7 +41,7 @@ endif
 CFLAGS  ?=
 HOST_CFLAGS   := $(COMMON) $(OPTIMIZE) $(HARDEN) -fPIE $(CFLAGS)
 HOST_LDFLAGS  := $(OPTIMIZE) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
-HOST_LIBS     := -luv -lcjson -lseccomp -lmd -lpthread
+HOST_LIBS     := -luv -lcjson -lseccomp -lmd -lm -lpthread
 
 # The monitor and the agent: small static programs, without the sanitizers (the tests build the same
 # sources as host code). The kernel's headers come after musl's own.
@@ -58,7 +58,7 @@ STATIC_END    :=
 endif
 STATIC_LDFLAGS := -Wl,-z,relro,-z,now,--gc-sections,-z,noexecstack
 
-COMPONENTS := base ipc http json priv daemon cli
+COMPONENTS := base ipc http json priv serve daemon cli
 lib         = $(BUILD)/lib$(1).a
 sources     = $(sort $(shell find src/$(1) -name '*.c'))
 objects     = $(patsubst %.c,$(BUILD)/host/%.o,$(1))

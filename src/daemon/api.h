@@ -1,8 +1,14 @@
 /* The API's handlers and the one route table that names them (api_routes.c). */
 #pragma once
 
+#include <stddef.h>
+
+#include "daemon/router.h"
+
 struct exchange;
-struct daemon;
+
+extern const struct route api_routes[];
+extern const size_t api_route_count;
 
 /* api_host.c */
 void api_info(struct exchange *x);

@@ -19,6 +19,7 @@
 struct agent_link;
 struct cJSON;
 struct daemon;
+struct json_writer;
 struct sandbox;
 struct template;
 
@@ -97,10 +98,10 @@ void sandbox_set_timeout(struct sandbox *s, uint32_t timeout_s);
 int sandbox_set_labels(struct sandbox *s, const struct cJSON *labels, struct error *e)
     __attribute__((warn_unused_result));
 
-/* Adds the fields of the API's sandbox object to `object`. */
-void sandbox_describe(const struct sandbox *s, struct cJSON *object);
-/* Adds {"restore_ms","first_instruction_ms","ready_ms"} to `object`. */
-void sandbox_describe_times(const struct sandbox *s, struct cJSON *object);
+/* Writes the fields of the API's sandbox object into the object that is open in `w`. */
+void sandbox_describe(const struct sandbox *s, struct json_writer *w);
+/* Writes the member "times": {"restore_ms","first_instruction_ms","ready_ms"}. */
+void sandbox_describe_times(const struct sandbox *s, struct json_writer *w);
 
 const char *sandbox_id(const struct sandbox *s);
 const char *sandbox_pool_name(const struct sandbox *s);

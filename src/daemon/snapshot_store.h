@@ -1,0 +1,69 @@
+/*
+ * Snapshots on disk and in memory. One snapshot is a folder below STATE/snapshots:
+ *
+ *   manifest  fixed-size record: magic, version, what the snapshot belongs to, sizes, checksums
+ *   state     vCPU and device state as the monitor wrote it
+ *   mem       guest memory, sparse
+ *   scratch   the scratch disk as the parked guest had mounted it, sparse
+ *
+ * The folder is written under a temporary name, synced and renamed, so that one which exists is
+ * whole. In use, memory and state are sealed memfds: nothing on disk is ever mapped by a monitor.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "cloche/limits.h"
+
+#define SNAPSHOT_NAME_MAX        128u
+#define SNAPSHOT_FINGERPRINT_MAX 512u
+
+struct snapshot_key {
+    char name[SNAPSHOT_NAME_MAX];               /* of the folder: template and shape */
+    char fingerprint[SNAPSHOT_FINGERPRINT_MAX]; /* of all that went into it; another: do not use */
+    uint32_t vcpus;
+    uint32_t mem_mib;
+    uint32_t disk_mib;
+};
+
+struct snapshot {
+    int mem_fd;     /* memfd, sealed */
+    int state_fd;   /* memfd, sealed */
+    int scratch_fd; /* read-only file: copy it, see snapshot_scratch */
+};
+
+#define SNAPSHOT_INIT                                                                              \
+    {                                                                                              \
+        .mem_fd = -1, .state_fd = -1, .scratch_fd = -1                                             \
+    }
+
+void snapshot_fini(struct snapshot *s);
+
+/* Empty memfds for a guest that is about to boot, and a sparse file for its scratch disk in
+ * `tmp_fd` under the name `scratch_name`. */
+int snapshot_prepare(struct snapshot *s, const struct snapshot_key *key, int tmp_fd,
+                     const char *scratch_name, struct error *e) __attribute__((warn_unused_result));
+
+/* Seals memory and state against any further write; no writable mapping may be left. */
+int snapshot_seal(struct snapshot *s, struct error *e) __attribute__((warn_unused_result));
+
+/* Writes a sealed snapshot to `snapshots_fd`, replacing one of the same name. Blocks: seconds on a
+ * slow disk. */
+int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int snapshots_fd,
+                  struct error *e) __attribute__((warn_unused_result));
+
+/*
+ * Reads one back into fresh memfds and seals them. Returns 0; 1 when there is none, or one with
+ * another fingerprint (to be made anew); -1 with ERR_TEMPLATE_CORRUPT when it is damaged. Blocks.
+ */
+int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key, int snapshots_fd,
+                  struct error *e) __attribute__((warn_unused_result));
+
+/*
+ * A new scratch disk for one sandbox: an unlinked file in `scratch_dir_fd` with the content of the
+ * snapshot's (shared by reflink where the file system can, else its few used blocks are copied).
+ * Returns the descriptor or -1.
+ */
+int snapshot_scratch(const struct snapshot *s, int scratch_dir_fd, struct error *e)
+    __attribute__((warn_unused_result));
