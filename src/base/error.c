@@ -49,8 +49,10 @@ int error_wrap(struct error *e, const char *format, ...)
     memcpy(inner, e->message, sizeof(inner));
     /* What does not fit is cut at the end: the outermost context is what the reader needs first. */
     int used = snprintf(e->message, sizeof(e->message), "%s: ", context);
-    if (used > 0 && (size_t)used < sizeof(e->message))
-        (void)snprintf(e->message + used, sizeof(e->message) - (size_t)used, "%s", inner);
+    if (used > 0 && (size_t)used < sizeof(e->message)) {
+        int cut = snprintf(e->message + used, sizeof(e->message) - (size_t)used, "%s", inner);
+        (void)cut; /* taken, or gcc warns of what is meant here */
+    }
     return -1;
 }
 
