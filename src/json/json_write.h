@@ -39,7 +39,7 @@ void json_put_tree(struct json_writer *w, const char *key, const cJSON *tree);
 /* Bytes that must survive: member `key` where they are UTF-8 without NUL, else `key`_base64. For
  * objects only. */
 void json_put_bytes(struct json_writer *w, const char *key, const void *data, size_t size);
-/* Always `key` with base64. */
+/* Always base64, as `key`_base64. */
 void json_put_base64(struct json_writer *w, const char *key, const void *data, size_t size);
 
 /* {"error":{"code","message","cause","remedy","request_id"}}; empty parts are left out. */
