@@ -50,8 +50,10 @@ int error_wrap(struct error *e, const char *format, ...)
     /* What does not fit is cut at the end: the outermost context is what the reader needs first. */
     int used = snprintf(e->message, sizeof(e->message), "%s: ", context);
     if (used > 0 && (size_t)used < sizeof(e->message)) {
-        int cut = snprintf(e->message + used, sizeof(e->message) - (size_t)used, "%s", inner);
-        (void)cut; /* taken, or gcc warns of what is meant here */
+        size_t length = strnlen(inner, sizeof(e->message) - (size_t)used - 1);
+
+        memcpy(e->message + used, inner, length);
+        e->message[(size_t)used + length] = '\0';
     }
     return -1;
 }
