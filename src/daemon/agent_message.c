@@ -2,7 +2,10 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "base/wire.h"
+
+#define CLAIM_MAX (UINT64_C(1) << 53)
 
 _Static_assert(AGENT_MESSAGE_MAX <= CHANNEL_PAYLOAD_MAX, "an END fits one frame");
 
@@ -21,6 +24,7 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
         info.size = wire_get_u64(&r);
         info.mode = wire_get_u32(&r) & 07777;
         info.mtime_ns = wire_get_u64(&r);
+        r.bad = r.bad || info.size > INT64_MAX; /* no file of Linux is larger */
         break;
     case CHANNEL_OP_WRITE:
         break;
@@ -32,13 +36,35 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
     return 0;
 }
 
-/* A guest's words may go to a terminal: what could steer one is replaced. */
+/* A guest may claim anything; what is out of proportion becomes the largest number that every JSON
+ * reader understands, and can be counted in finer units without a wrap. */
+static uint64_t get_claim(struct wire_reader *r)
+{
+    uint64_t claim = wire_get_u64(r);
+
+    return claim < CLAIM_MAX ? claim : CLAIM_MAX;
+}
+
+/* A guest's words may go to a terminal: what could steer one is replaced, and so is what is not
+ * text. (C1 control characters are 0xc2 and a byte below 0xa0 in UTF-8.) */
 static void copy_text(char *to, const char *text, size_t size)
 {
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)text[i];
+    size_t i = 0;
 
-        to[i] = c < 0x20 || c >= 0x7f ? '?' : (char)c;
+    while (i < size) {
+        size_t length = utf8_sequence(text + i, size - i);
+        unsigned char c = (unsigned char)text[i];
+        bool is_control = c < 0x20 || c == 0x7f ||
+                          (c == 0xc2 && length == 2 && (unsigned char)text[i + 1] < 0xa0);
+
+        if (length == 0 || is_control) {
+            to[i++] = '?';
+            if (length == 2)
+                to[i++] = '?';
+            continue;
+        }
+        memcpy(to + i, text + i, length);
+        i += length;
     }
     to[size] = '\0';
 }
@@ -48,10 +74,10 @@ static void parse_exec_end(struct wire_reader *r, struct agent_end *end)
     uint32_t kind = wire_get_u32(r);
 
     end->code = (int32_t)wire_get_u32(r);
-    end->wall_us = wire_get_u64(r);
-    end->user_us = wire_get_u64(r);
-    end->system_us = wire_get_u64(r);
-    end->max_rss_bytes = wire_get_u64(r);
+    end->wall_us = get_claim(r);
+    end->user_us = get_claim(r);
+    end->system_us = get_claim(r);
+    end->max_rss_bytes = get_claim(r);
     end->kind = (enum channel_exec_end)kind;
     if (kind < CHANNEL_EXEC_EXITED || kind > CHANNEL_EXEC_OOM)
         r->bad = true;

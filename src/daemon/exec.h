@@ -40,14 +40,14 @@ const char *exec_end_name(enum exec_end end);
 enum exec_output { EXEC_STDOUT, EXEC_STDERR, EXEC_OUTPUT_COUNT };
 
 struct exec_spec {
-    const char *const *argv; /* NULL-terminated, at least one */
-    const char *cwd;         /* absolute */
-    const char *user;        /* "" is root */
-    const struct env *env;   /* merged already */
-    bool has_stdin;          /* else stdin is /dev/null */
-    uint64_t timeout_ms;     /* 0: the sandbox's own time out is the only one */
-    uint64_t output_bytes_max;
-    uint64_t arrived_ns; /* when the request came (CLOCK_MONOTONIC), for first_output_ms */
+    const char *const *argv;   /* NULL-terminated, at least one */
+    const char *cwd;           /* absolute */
+    const char *user;          /* "" is root */
+    const struct env *env;     /* merged already */
+    bool has_stdin;            /* else stdin is /dev/null */
+    uint64_t timeout_ms;       /* 0: the sandbox's own time out is the only one */
+    uint64_t output_bytes_max; /* of stdout and stderr together; UINT64_MAX: no limit */
+    uint64_t arrived_ns;       /* when the request came (CLOCK_MONOTONIC), for first_output_ms */
 };
 
 struct exec_result {
