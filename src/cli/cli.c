@@ -1,0 +1,77 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/places.h"
+
+static const struct command *const commands[] = {
+    &command_run, &command_exec, &command_ps,     &command_rm,
+    &command_cp,  &command_info, &command_doctor,
+};
+
+#define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    }
+    return NULL;
+}
+
+bool cli_has_command(const char *name)
+{
+    return find_command(name) != NULL;
+}
+
+void cli_print_commands(void)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
+}
+
+const char *command_socket(const char *option)
+{
+    const char *named = option != NULL ? option : getenv("CLOCHE_SOCKET");
+
+    return named != NULL && named[0] != '\0' ? named : PLACE_SOCKET;
+}
+
+void command_print_error(const struct error *e)
+{
+    char text[sizeof(*e) + 16];
+
+    error_format(e, text, sizeof(text));
+    fprintf(stderr, "cloche: %s\n", text);
+}
+
+int cli_main(int argc, char **argv)
+{
+    struct error e = ERROR_INIT;
+    const struct command *command = find_command(argv[0]);
+
+    if (command == NULL) {
+        (void)error_set(&e, ERR_USAGE, "unknown command \"%s\"", argv[0]);
+        (void)error_remedy(&e, "See `cloche --help`.");
+        command_print_error(&e);
+        return error_exit_code(e.code);
+    }
+    interrupt_init();
+    int code = command->run(command, argc, argv, &e);
+    if (fflush(stdout) != 0 && code == 0)
+        code = error_errno(&e, errno, "standard output");
+    /* Whoever pressed Ctrl-C knows why the command ended. */
+    if (interrupt_signal() != 0)
+        return 128 + interrupt_signal();
+    if (code < 0) {
+        command_print_error(&e);
+        return error_exit_code(e.code);
+    }
+    return code;
+}
