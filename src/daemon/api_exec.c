@@ -61,7 +61,7 @@ static void put_end(struct exchange *x, const struct exec_result *result, struct
     json_begin_object(&w, NULL);
     if (is_streamed && result->end == EXEC_FAILED) {
         json_put_text(&w, "type", "error");
-        json_put_error(&w, &result->error, exchange_request_id(x));
+        json_put_error_member(&w, &result->error, exchange_request_id(x));
     } else {
         if (is_streamed)
             json_put_text(&w, "type", "end");

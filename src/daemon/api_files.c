@@ -14,12 +14,12 @@
 #include "cloche/limits.h"
 #include "daemon/api.h"
 #include "daemon/exchange.h"
+#include "daemon/file_mode.h"
 #include "daemon/guest_file.h"
 #include "daemon/sandbox.h"
 #include "json/json_write.h"
 
-#define QUEUE_HIGH   (256 * KIB) /* of a reply, before the guest has to wait */
-#define MODE_DEFAULT 0644u
+#define QUEUE_HIGH (256 * KIB) /* of a reply, before the guest has to wait */
 
 _Static_assert(QUEUE_HIGH + CHANNEL_WINDOW_BYTES <= HTTP_REPLY_QUEUE_MAX,
                "what the guest may still send always fits the exchange's queue");
@@ -53,23 +53,6 @@ static void on_gone(struct exchange *x)
     guest_file_abandon(t->file);
     t->file = NULL;
     exchange_abort(x);
-}
-
-static int parse_mode(const char *text, uint32_t *ret_mode, struct error *e)
-{
-    char *end;
-
-    if (text == NULL) {
-        *ret_mode = MODE_DEFAULT;
-        return 0;
-    }
-    unsigned long mode = strtoul(text, &end, 8);
-    if (text[0] < '0' || text[0] > '7' || *end != '\0' || mode > 07777) {
-        (void)error_set(e, ERR_INVALID_FIELD, "mode \"%.20s\" is no file mode", text);
-        return error_remedy(e, "Give permission bits in octal, as in mode=0755.");
-    }
-    *ret_mode = (uint32_t)mode;
-    return 0;
 }
 
 /* What both directions start with: a transfer for a checked path in a running sandbox. */
@@ -194,7 +177,7 @@ void api_file_put(struct exchange *x)
     uint32_t mode = 0;
 
     struct transfer *t = begin(x, query, &link, &e);
-    if (t == NULL || parse_mode(exchange_query(x, "mode"), &mode, &e) != 0 ||
+    if (t == NULL || file_mode_parse(exchange_query(x, "mode"), &mode, &e) != 0 ||
         guest_file_write(exchange_loop(x), link, t->path, mode, &calls, x, &t->file, &e) != 0) {
         exchange_reply_error(x, &e);
         return;

@@ -109,7 +109,10 @@ static void tell_end(struct command *c)
         (void)error_remedy(&c->result.error, "Try again with a smaller max_output_bytes.");
     }
     c->is_told = true;
-    c->spec.on_end(c->spec.context, &c->result);
+    /* The owner may free the command in this call, so it gets a copy. */
+    struct exec_result result = c->result;
+
+    c->spec.on_end(c->spec.context, &result);
 }
 
 /* With its output lost there is no point in letting the command go on. */
@@ -202,8 +205,10 @@ void command_drain(struct command *c)
     if (c == NULL)
         return;
     (void)pump(c);
-    end_failed(c);
-    tell_end(c);
+    if (c->is_ended)
+        tell_end(c);
+    else
+        end_failed(c);
 }
 
 static void put_usage(const struct exec_result *r, struct json_writer *w)

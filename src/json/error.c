@@ -4,9 +4,8 @@
 
 #include "json/json_write.h"
 
-void json_put_error(struct json_writer *w, const struct error *e, const char *request_id)
+void json_put_error_member(struct json_writer *w, const struct error *e, const char *request_id)
 {
-    json_begin_object(w, NULL);
     json_begin_object(w, "error");
     json_put_text(w, "code", error_name(e->code));
     json_put_text(w, "message", e->message);
@@ -17,6 +16,12 @@ void json_put_error(struct json_writer *w, const struct error *e, const char *re
     if (request_id != NULL)
         json_put_text(w, "request_id", request_id);
     json_end_object(w);
+}
+
+void json_put_error(struct json_writer *w, const struct error *e, const char *request_id)
+{
+    json_begin_object(w, NULL);
+    json_put_error_member(w, e, request_id);
     json_end_object(w);
 }
 

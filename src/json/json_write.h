@@ -44,6 +44,8 @@ void json_put_base64(struct json_writer *w, const char *key, const void *data, s
 
 /* {"error":{"code","message","cause","remedy","request_id"}}; empty parts are left out. */
 void json_put_error(struct json_writer *w, const struct error *e, const char *request_id);
+/* Only the member "error" of it, for an object that says more. */
+void json_put_error_member(struct json_writer *w, const struct error *e, const char *request_id);
 
 /* The other direction, for clients: an error reply's tree as a struct error. Returns -1 always, and
  * ERR_INTERNAL where the tree is not an error reply. */
