@@ -14,6 +14,7 @@ $(BUILD)/gen/linux-headers:
 	$(Q)ln -sfn /usr/include/linux $@/linux
 	$(Q)ln -sfn /usr/include/x86_64-linux-gnu/asm $@/asm
 	$(Q)ln -sfn /usr/include/asm-generic $@/asm-generic
+	$(Q)ln -sfn /usr/include/video $@/video
 
 define component_rule
 $(call lib,$(1)): $(call objects,$(filter-out $(MAIN_SOURCES),$(call sources,$(1))))
@@ -41,15 +42,22 @@ $(BUILD)/vmm: $(patsubst %.c,$(BUILD)/static/%.o,$(VMM_SOURCES))
 $(BUILD)/agent: $(patsubst %.c,$(BUILD)/static/%.o,$(AGENT_SOURCES))
 	$(call say,LD,$@) $(STATIC_CC) $(STATIC_LDFLAGS) $(STATIC_PIE) $^ $(STATIC_END) -o $@
 
+# Stands in for the monitor in the role test of priv, and looks at its jail from inside.
+$(BUILD)/priv_probe: $(BUILD)/static/tests/role/probe/priv_probe.o
+	$(call say,LD,$@) $(STATIC_CC) $(STATIC_LDFLAGS) $(STATIC_PIE) $^ $(STATIC_END) -o $@
+
 # The initramfs holds the agent as /init and nothing else (unpacking costs the guest 0.9 s a MB).
 $(BUILD)/initramfs.cpio: $(BUILD)/agent
 	$(call say,CPIO,$@) images/initramfs.sh $< $@
 
+# The file to embed is the prerequisite that each line below adds.
 $(BUILD)/gen/embed_%.o: src/embed.S
 	@mkdir -p $(@D)
-	$(call say,EMBED,$*) $(CC) -c -DEMBED_NAME=embed_$* -DEMBED_FILE='"$(abspath $<)"' $< -o $@
+	$(call say,EMBED,$*) $(CC) -c -DEMBED_NAME=embed_$* \
+		-DEMBED_FILE='"$(abspath $(filter-out src/embed.S,$^))"' src/embed.S -o $@
 $(BUILD)/gen/embed_vmm.o: $(BUILD)/vmm
 $(BUILD)/gen/embed_initramfs.o: $(BUILD)/initramfs.cpio
+$(BUILD)/gen/embed_priv_probe.o: $(BUILD)/priv_probe
 
 $(BUILD)/cloche: $(BUILD)/host/src/main.o $(foreach c,$(COMPONENTS),$(call lib,$(c))) \
                  $(BUILD)/gen/embed_vmm.o $(BUILD)/gen/embed_initramfs.o
