@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "base/error.h"
-#include "cli/options.h"
+#include "cli/arguments.h"
 
 struct command {
     const char *name;

@@ -37,11 +37,12 @@ static int parse_place(const struct command *command, const char *text, struct p
 
     *ret_place = (struct place){.id = ""};
     if (id_size >= sizeof(ret_place->id) || strlen(path) >= sizeof(ret_place->path))
-        return options_refuse(command, e, "\"%.100s...\" is too long", text);
+        return arguments_refuse(command, e, "\"%.100s...\" is too long", text);
     if (guest && path[0] != '/')
-        return options_refuse(command, e, "\"%s\": a path in a sandbox begins with a slash", text);
+        return arguments_refuse(command, e, "\"%s\": a path in a sandbox begins with a slash",
+                                text);
     if (path[0] == '\0')
-        return options_refuse(command, e, "an empty path");
+        return arguments_refuse(command, e, "an empty path");
     memcpy(ret_place->id, text, id_size);
     memcpy(ret_place->path, path, strlen(path));
     return 0;
@@ -199,27 +200,28 @@ static int get(const char *socket_path, const struct place *from, const struct p
 static int run_cp(const struct command *command, int argc, char **argv, struct error *e)
 {
     const char *socket_option = NULL;
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "socket", .value = "S", .text = &socket_option, .help = "the daemon's socket"},
         {.name = NULL},
     };
     static struct place from, to;
-    struct option_parser p;
+    struct argument_parser p;
     const char *paths[2];
     size_t count;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse_all(&p, paths, 2, &count, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse_all(&p, paths, 2, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;
     if (count != 2)
-        return options_refuse(command, e, "from where to where?");
+        return arguments_refuse(command, e, "from where to where?");
     if (parse_place(command, paths[0], &from, e) != 0 ||
         parse_place(command, paths[1], &to, e) != 0 || complete_destination(&from, &to, e) != 0)
         return -1;
     if ((from.id[0] != '\0') == (to.id[0] != '\0'))
-        return options_refuse(command, e, "one of the two places is in a sandbox, as in ID:/path");
+        return arguments_refuse(command, e,
+                                "one of the two places is in a sandbox, as in ID:/path");
     if (to.id[0] != '\0')
         return put(command_socket(socket_option), &from, &to, e);
     return get(command_socket(socket_option), &from, &to, e);

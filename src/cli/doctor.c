@@ -57,7 +57,7 @@ size_t doctor_read(const char *path, char *ret_text, size_t size)
 static int run_doctor(const struct command *command, int argc, char **argv, struct error *e)
 {
     struct doctor_paths paths = {.socket = NULL};
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "state-dir",
          .value = "D",
          .text = &paths.state_dir,
@@ -69,12 +69,12 @@ static int run_doctor(const struct command *command, int argc, char **argv, stru
         {.name = "socket", .value = "S", .text = &paths.socket, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    struct option_parser p;
+    struct argument_parser p;
     unsigned fails = 0, warnings = 0;
     size_t count;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse_all(&p, NULL, 0, &count, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse_all(&p, NULL, 0, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;

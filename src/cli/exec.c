@@ -13,7 +13,7 @@ struct exec_arguments {
     const char *socket;
     const char *cwd;
     const char *user;
-    struct option_items env;
+    struct argument_items env;
     uint64_t timeout_s;
     const char *id;
     char *const *argv;
@@ -77,7 +77,7 @@ static int exec_command(const struct exec_arguments *a, struct error *e)
 static int run_exec(const struct command *command, int argc, char **argv, struct error *e)
 {
     static struct exec_arguments a;
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "env",
          .value = "K=V",
          .items = &a.env,
@@ -93,21 +93,21 @@ static int run_exec(const struct command *command, int argc, char **argv, struct
         {.name = "socket", .value = "S", .text = &a.socket, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    struct option_parser p;
+    struct argument_parser p;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse(&p, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse(&p, e) != 0)
         return -1;
     if (!p.help && p.next < p.argc)
         a.id = argv[p.next++];
-    if (options_parse(&p, e) != 0)
+    if (arguments_parse(&p, e) != 0)
         return -1;
     if (p.help)
         return 0;
     if (a.id == NULL)
-        return options_refuse(command, e, "which sandbox?");
+        return arguments_refuse(command, e, "which sandbox?");
     if (p.next >= p.argc)
-        return options_refuse(command, e, "no command to run in %s", a.id);
+        return arguments_refuse(command, e, "no command to run in %s", a.id);
     a.argv = argv + p.next;
     a.argc = (size_t)(p.argc - p.next);
     return exec_command(&a, e);

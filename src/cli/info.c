@@ -65,17 +65,17 @@ static int run_info(const struct command *command, int argc, char **argv, struct
 {
     const char *socket_option = NULL;
     bool json = false;
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "json", .flag = &json, .help = "as the API says it"},
         {.name = "socket", .value = "S", .text = &socket_option, .help = "the daemon's socket"},
         {.name = NULL},
     };
     JSON_AUTO cJSON *reply = NULL;
-    struct option_parser p;
+    struct argument_parser p;
     size_t count;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse_all(&p, NULL, 0, &count, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse_all(&p, NULL, 0, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const beside_program[] = {"../lib/cloche/images", "../images"};
+static const char *const beside_program[] = {"images", "../images", "../lib/cloche/images"};
 
 void place_images_dir(char *ret_path, size_t size)
 {

@@ -9,6 +9,7 @@
 
 #include "base/base64.h"
 #include "base/fd.h"
+#include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/records.h"
 #include "json/json_write.h"
@@ -19,8 +20,9 @@
 struct playback {
     const struct playback_file *files;
     size_t file_count;
-    struct buffer bytes; /* a record's content, decoded */
-    int exit_code;       /* -1 until the end came */
+    struct buffer bytes;  /* a record's content, decoded */
+    int exit_code;        /* -1 until the end came */
+    struct error missing; /* the first file that could not be brought back */
 };
 
 static const char *text_of(const cJSON *record, const char *name)
@@ -80,6 +82,13 @@ static int take_file(struct playback *p, const cJSON *record, struct error *e)
     if (i == p->file_count)
         return error_set(e, ERR_INTERNAL, "the daemon sent a file that was not asked for: %.200s",
                          path != NULL ? path : "without a path");
+    if (cJSON_GetObjectItemCaseSensitive(record, "error") != NULL) {
+        if (p->missing.code == ERR_NONE) {
+            (void)json_error_read(record, &p->missing);
+            (void)error_wrap(&p->missing, "--collect %.200s", path);
+        }
+        return 0;
+    }
     if (take_bytes(p, record, "content", e) != 0)
         return -1;
 
@@ -191,5 +200,12 @@ int playback_run(struct client *c, const struct playback_file *files, size_t fil
         (void)error_set(e, ERR_UNREACHABLE, "the connection was lost before the command ended");
         return error_remedy(e, "See the daemon's log.");
     }
+    if (p.missing.code == ERR_NONE || p.exit_code == EXIT_SIGNAL + SIGPIPE)
+        return p.exit_code;
+    if (p.exit_code == 0) {
+        *e = p.missing;
+        return -1;
+    }
+    command_print_error(&p.missing); /* the command's own failure says more */
     return p.exit_code;
 }

@@ -135,19 +135,19 @@ static int take_page(struct ps_arguments *a, char *next, size_t next_size, struc
 static int run_ps(const struct command *command, int argc, char **argv, struct error *e)
 {
     struct ps_arguments a = {0};
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "json", .flag = &a.json, .help = "one JSON object a line, all fields"},
         {.name = "quiet", .flag = &a.quiet, .help = "only the ids"},
         {.name = "socket", .value = "S", .text = &a.socket, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    struct option_parser p;
+    struct argument_parser p;
     char next[SANDBOX_ID_BYTES_MAX] = "";
     size_t count;
     unsigned pages = 0;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse_all(&p, NULL, 0, &count, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse_all(&p, NULL, 0, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;

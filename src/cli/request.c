@@ -79,7 +79,7 @@ static size_t name_size(const char *item)
 }
 
 /* Whether a later item sets the same variable: the last one wins. */
-static bool is_overridden(const struct option_items *env, size_t index)
+static bool is_overridden(const struct argument_items *env, size_t index)
 {
     const char *item = env->items[index];
     size_t size = name_size(item);

@@ -6,16 +6,16 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "cli/options.h"
+#include "cli/arguments.h"
 #include "json/json_write.h"
 
 struct request_command {
     char *const *argv; /* the command and its arguments, `argc` of them */
     size_t argc;
-    const struct option_items *env; /* K=V each; names without = take our own value */
-    const char *cwd;                /* NULL: the template's */
-    const char *user;               /* NULL: root */
-    uint64_t timeout_ms;            /* 0: none of its own */
+    const struct argument_items *env; /* K=V each; names without = take our own value */
+    const char *cwd;                  /* NULL: the template's */
+    const char *user;                 /* NULL: root */
+    uint64_t timeout_ms;              /* 0: none of its own */
 };
 
 /*

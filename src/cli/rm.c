@@ -26,21 +26,21 @@ static int run_rm(const struct command *command, int argc, char **argv, struct e
 {
     const char *ids[SANDBOX_COUNT_MAX];
     const char *socket_option = NULL;
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "socket", .value = "S", .text = &socket_option, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    struct option_parser p;
+    struct argument_parser p;
     size_t count;
     int result = 0;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse_all(&p, ids, SANDBOX_COUNT_MAX, &count, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse_all(&p, ids, SANDBOX_COUNT_MAX, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;
     if (count == 0)
-        return options_refuse(command, e, "which sandboxes?");
+        return arguments_refuse(command, e, "which sandboxes?");
     for (size_t i = 0; i < count && interrupt_signal() == 0; i++) {
         struct error one = ERROR_INIT;
         if (remove_one(command_socket(socket_option), ids[i], &one) == 0) {

@@ -24,16 +24,16 @@ struct run_arguments {
     const char *template;
     const char *cwd;
     uint64_t vcpus, mem_mib, disk_mib, timeout_s;
-    struct option_items env;
-    struct option_items files;
-    struct option_items collect;
+    struct argument_items env;
+    struct argument_items files;
+    struct argument_items collect;
     char *const *argv;
     size_t argc;
 };
 
 struct run_paths {
-    struct playback_file items[OPTION_ITEMS_MAX];
-    char *texts[OPTION_ITEMS_MAX * 2]; /* what the items point to */
+    struct playback_file items[ARGUMENT_ITEMS_MAX];
+    char *texts[ARGUMENT_ITEMS_MAX * 2]; /* what the items point to */
     size_t count;
 };
 
@@ -78,7 +78,7 @@ static char *local_path(const char *path, const char *name)
  * Takes "FROM:TO" or "FROM" apart, for each item of an option. `local_first`: FROM is here and TO
  * in the guest (--file), else the other way round (--collect).
  */
-static int split_paths(const struct option_items *items, bool local_first,
+static int split_paths(const struct argument_items *items, bool local_first,
                        struct run_paths *ret_paths, struct error *e)
 {
     ret_paths->count = 0;
@@ -223,7 +223,7 @@ static int run_command(const struct run_arguments *a, struct error *e)
 static int run_run(const struct command *command, int argc, char **argv, struct error *e)
 {
     static struct run_arguments a;
-    const struct option options[] = {
+    const struct argument_option options[] = {
         {.name = "template", .value = "NAME", .text = &a.template, .help = "what to run in"},
         {.name = "vcpus",
          .value = "N",
@@ -265,15 +265,15 @@ static int run_run(const struct command *command, int argc, char **argv, struct 
         {.name = "socket", .value = "S", .text = &a.socket, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    struct option_parser p;
+    struct argument_parser p;
 
-    options_init(&p, command, options, argc, argv);
-    if (options_parse(&p, e) != 0)
+    arguments_init(&p, command, options, argc, argv);
+    if (arguments_parse(&p, e) != 0)
         return -1;
     if (p.help)
         return 0;
     if (p.next >= argc)
-        return options_refuse(command, e, "no command to run");
+        return arguments_refuse(command, e, "no command to run");
     a.argv = argv + p.next;
     a.argc = (size_t)(argc - p.next);
     return run_command(&a, e);

@@ -13,30 +13,30 @@
 
 struct command;
 
-#define OPTION_ITEMS_MAX 1024u
+#define ARGUMENT_ITEMS_MAX 1024u
 
 /* Values of an option that may be given more than once. */
-struct option_items {
-    const char *items[OPTION_ITEMS_MAX];
+struct argument_items {
+    const char *items[ARGUMENT_ITEMS_MAX];
     size_t count;
 };
 
 /* One option: exactly one of the targets is set, which also says what kind of value it takes. */
-struct option {
+struct argument_option {
     const char *name;
     const char *value; /* what the help calls the value; NULL for a flag */
     const char *help;
     bool *flag;
     const char **text;
-    struct option_items *items;
+    struct argument_items *items;
     uint64_t *number; /* from number_min to number_max */
     uint64_t number_min;
     uint64_t number_max;
 };
 
-struct option_parser {
+struct argument_parser {
     const struct command *command;
-    const struct option *options; /* ended by one without a name */
+    const struct argument_option *options; /* ended by one without a name */
     int argc;
     char **argv;
     int next;  /* index of the next argument */
@@ -44,21 +44,21 @@ struct option_parser {
 };
 
 /* argv[0] is the command's name. */
-void options_init(struct option_parser *p, const struct command *command,
-                  const struct option *options, int argc, char **argv);
+void arguments_init(struct argument_parser *p, const struct command *command,
+                    const struct argument_option *options, int argc, char **argv);
 
 /* Takes options up to the first operand, or up to and including `--`. Returns 0, or -1 with
  * ERR_USAGE. */
-int options_parse(struct option_parser *p, struct error *e) __attribute__((warn_unused_result));
+int arguments_parse(struct argument_parser *p, struct error *e) __attribute__((warn_unused_result));
 
 /* Takes all that is left, operands anywhere between the options; at most `operands_max` of them. */
-int options_parse_all(struct option_parser *p, const char **ret_operands, size_t operands_max,
-                      size_t *ret_count, struct error *e) __attribute__((warn_unused_result));
+int arguments_parse_all(struct argument_parser *p, const char **ret_operands, size_t operands_max,
+                        size_t *ret_count, struct error *e) __attribute__((warn_unused_result));
 
 /* A usage error of this command, with the remedy to look at its help; returns -1. */
-int options_refuse(const struct command *command, struct error *e, const char *format, ...)
+int arguments_refuse(const struct command *command, struct error *e, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* A decimal number with nothing around it, from `min` to `max`: 0, or -1. */
-int options_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+int arguments_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
     __attribute__((warn_unused_result));

@@ -1,4 +1,4 @@
-#include "cli/options.h"
+#include "cli/arguments.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -8,14 +8,14 @@
 
 #include "cli/command.h"
 
-void options_init(struct option_parser *p, const struct command *command,
-                  const struct option *options, int argc, char **argv)
+void arguments_init(struct argument_parser *p, const struct command *command,
+                    const struct argument_option *options, int argc, char **argv)
 {
-    *p = (struct option_parser){
+    *p = (struct argument_parser){
         .command = command, .options = options, .argc = argc, .argv = argv, .next = 1};
 }
 
-int options_refuse(const struct command *command, struct error *e, const char *format, ...)
+int arguments_refuse(const struct command *command, struct error *e, const char *format, ...)
 {
     char text[sizeof(e->message)];
     va_list args;
@@ -27,7 +27,7 @@ int options_refuse(const struct command *command, struct error *e, const char *f
     return error_remedy(e, "See `cloche %s --help`.", command->name);
 }
 
-int options_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+int arguments_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
 {
     char *end;
 
@@ -42,10 +42,10 @@ int options_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_n
     return 0;
 }
 
-static void print_help(const struct command *command, const struct option *options)
+static void print_help(const struct command *command, const struct argument_option *options)
 {
     printf("%s\n\nusage: cloche %s %s\n\n", command->summary, command->name, command->usage);
-    for (const struct option *o = options; o->name != NULL; o++) {
+    for (const struct argument_option *o = options; o->name != NULL; o++) {
         char left[64];
         (void)snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value != NULL ? " " : "",
                        o->value != NULL ? o->value : "");
@@ -65,45 +65,45 @@ static size_t common_prefix(const char *a, const char *b, size_t size)
 }
 
 /* An option that nobody knows: names the one that begins most like it. */
-static int refuse_unknown(const struct option_parser *p, const char *name, size_t size,
+static int refuse_unknown(const struct argument_parser *p, const char *name, size_t size,
                           struct error *e)
 {
     const char *like = NULL;
     size_t best = 1;
 
-    for (const struct option *o = p->options; o->name != NULL; o++) {
+    for (const struct argument_option *o = p->options; o->name != NULL; o++) {
         size_t n = common_prefix(name, o->name, size);
         if (n > best) {
             best = n;
             like = o->name;
         }
     }
-    (void)options_refuse(p->command, e, "unknown option --%.*s", (int)size, name);
+    (void)arguments_refuse(p->command, e, "unknown option --%.*s", (int)size, name);
     if (like != NULL)
         (void)error_remedy(e, "Did you mean --%s? See `cloche %s --help`.", like, p->command->name);
     return -1;
 }
 
-static int store(const struct option_parser *p, const struct option *o, const char *value,
-                 struct error *e)
+static int store(const struct argument_parser *p, const struct argument_option *o,
+                 const char *value, struct error *e)
 {
     if (o->text != NULL)
         *o->text = value;
     if (o->items != NULL) {
-        if (o->items->count >= OPTION_ITEMS_MAX)
-            return options_refuse(p->command, e, "--%s more than %u times", o->name,
-                                  OPTION_ITEMS_MAX);
+        if (o->items->count >= ARGUMENT_ITEMS_MAX)
+            return arguments_refuse(p->command, e, "--%s more than %u times", o->name,
+                                    ARGUMENT_ITEMS_MAX);
         o->items->items[o->items->count++] = value;
     }
-    if (o->number != NULL && options_number(value, o->number_min, o->number_max, o->number) != 0)
-        return options_refuse(p->command, e, "--%s %s: not a number from %llu to %llu", o->name,
-                              value, (unsigned long long)o->number_min,
-                              (unsigned long long)o->number_max);
+    if (o->number != NULL && arguments_number(value, o->number_min, o->number_max, o->number) != 0)
+        return arguments_refuse(p->command, e, "--%s %s: not a number from %llu to %llu", o->name,
+                                value, (unsigned long long)o->number_min,
+                                (unsigned long long)o->number_max);
     return 0;
 }
 
 /* Takes the option at argv[next], and its value. */
-static int take_option(struct option_parser *p, struct error *e)
+static int take_option(struct argument_parser *p, struct error *e)
 {
     const char *arg = p->argv[p->next++];
 
@@ -114,24 +114,24 @@ static int take_option(struct option_parser *p, struct error *e)
         return 0;
     }
     if (arg[1] != '-')
-        return options_refuse(p->command, e, "unknown option %s", arg);
+        return arguments_refuse(p->command, e, "unknown option %s", arg);
 
     const char *name = arg + 2;
     const char *equals = strchr(name, '=');
     size_t size = equals != NULL ? (size_t)(equals - name) : strlen(name);
-    const struct option *o = p->options;
+    const struct argument_option *o = p->options;
     while (o->name != NULL && (strlen(o->name) != size || memcmp(o->name, name, size) != 0))
         o++;
     if (o->name == NULL)
         return refuse_unknown(p, name, size, e);
     if (o->flag != NULL) {
         if (equals != NULL)
-            return options_refuse(p->command, e, "--%s takes no value", o->name);
+            return arguments_refuse(p->command, e, "--%s takes no value", o->name);
         *o->flag = true;
         return 0;
     }
     if (equals == NULL && p->next >= p->argc)
-        return options_refuse(p->command, e, "--%s wants a value (%s)", o->name, o->value);
+        return arguments_refuse(p->command, e, "--%s wants a value (%s)", o->name, o->value);
     return store(p, o, equals != NULL ? equals + 1 : p->argv[p->next++], e);
 }
 
@@ -141,7 +141,7 @@ static bool is_option(const char *arg)
     return arg[0] == '-' && arg[1] != '\0';
 }
 
-int options_parse(struct option_parser *p, struct error *e)
+int arguments_parse(struct argument_parser *p, struct error *e)
 {
     while (p->next < p->argc && is_option(p->argv[p->next])) {
         if (strcmp(p->argv[p->next], "--") == 0) {
@@ -154,8 +154,8 @@ int options_parse(struct option_parser *p, struct error *e)
     return 0;
 }
 
-int options_parse_all(struct option_parser *p, const char **ret_operands, size_t operands_max,
-                      size_t *ret_count, struct error *e)
+int arguments_parse_all(struct argument_parser *p, const char **ret_operands, size_t operands_max,
+                        size_t *ret_count, struct error *e)
 {
     size_t count = 0;
     bool only_operands = false;
@@ -169,7 +169,7 @@ int options_parse_all(struct option_parser *p, const char **ret_operands, size_t
             if (take_option(p, e) != 0)
                 return -1;
         } else if (count == operands_max) {
-            return options_refuse(p->command, e, "unexpected argument \"%s\"", arg);
+            return arguments_refuse(p->command, e, "unexpected argument \"%s\"", arg);
         } else {
             ret_operands[count++] = arg;
             p->next++;

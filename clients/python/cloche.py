@@ -1,0 +1,373 @@
+"""A client for cloche, the daemon that runs code in microVM sandboxes.
+
+    import cloche
+
+    with cloche.Client().create(template="python") as sandbox:
+        sandbox.put("/workspace/a.py", b"print(6 * 7)")
+        result = sandbox.exec(["python3", "a.py"])
+        print(result.exit_code, result.stdout)
+
+Standard library only. A client may be shared by threads: each call has a connection of its own.
+"""
+import base64
+import dataclasses
+import http.client
+import io
+import json
+import os
+import socket
+import urllib.parse
+import uuid
+
+__all__ = ["Client", "ClocheError", "Result", "Sandbox", "DEFAULT_SOCKET"]
+__version__ = "0.1.0"
+
+DEFAULT_SOCKET = "/run/cloche/cloche.sock"
+PIECE_BYTES = 64 * 1024
+RECORD_BYTES_MAX = 128 * 1024 * 1024
+
+
+class ClocheError(Exception):
+    """What the daemon refused or could not do.
+
+    `code` is from a fixed list ("sandbox_not_found", "invalid_field", ...), `status` the HTTP
+    status. Where no daemon answered, or the connection broke, they are "unreachable" and 0.
+    """
+
+    def __init__(self, code, message, cause="", remedy="", status=0):
+        super().__init__(". ".join(part.rstrip(".") for part in (message, cause, remedy) if part))
+        self.code = code
+        self.message = message
+        self.cause = cause
+        self.remedy = remedy
+        self.status = status
+
+
+@dataclasses.dataclass
+class Result:
+    """How a command ended and what it wrote.
+
+    `end` is "exited" (then `exit_code` is set), "signaled" (then `signal` is), "timeout", "oom",
+    "output_limit" or "sandbox_gone". A command that ran and failed is a result, not an exception.
+    """
+
+    end: str
+    exit_code: "int | None"
+    signal: "int | None"
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+    usage: dict
+    times: dict
+    sandbox: dict = dataclasses.field(default_factory=dict)  # run() only
+    files: dict = dataclasses.field(default_factory=dict)  # run() only: path -> content
+    missing: dict = dataclasses.field(default_factory=dict)  # run() only: path -> ClocheError
+
+    @property
+    def ok(self):
+        """Whether it exited with 0."""
+        return self.end == "exited" and self.exit_code == 0
+
+    @property
+    def text(self):
+        """stdout as text; bytes that are not UTF-8 are replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("cloche", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def _bytes_of(record, name):
+    """A field that comes as text, or as NAME_base64 where the bytes are not text."""
+    encoded = record.get(name + "_base64")
+    if encoded is not None:
+        return base64.b64decode(encoded)
+    return record.get(name, "").encode()
+
+
+def _put_bytes(body, name, data):
+    if isinstance(data, str):
+        body[name] = data
+    elif data is not None:
+        body[name + "_base64"] = base64.b64encode(data).decode()
+
+
+def _error_of(status, raw):
+    try:
+        error = json.loads(raw)["error"]
+        return ClocheError(error["code"], error["message"], error.get("cause", ""),
+                           error.get("remedy", ""), status)
+    except (ValueError, KeyError, TypeError):
+        return ClocheError("internal", f"status {status} without a cloche error", status=status)
+
+
+def _result_of(reply):
+    files = reply.get("files") or []
+    return Result(
+        end=reply["end"], exit_code=reply.get("exit_code"), signal=reply.get("signal"),
+        stdout=_bytes_of(reply, "stdout"), stderr=_bytes_of(reply, "stderr"),
+        truncated=reply.get("truncated", False), usage=reply.get("usage") or {},
+        times=reply.get("times") or {}, sandbox=reply.get("sandbox") or {},
+        files={f["path"]: _bytes_of(f, "content") for f in files if "error" not in f},
+        missing={f["path"]: _error_of(0, json.dumps(f)) for f in files if "error" in f})
+
+
+def _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes):
+    if isinstance(argv, str):
+        raise TypeError("argv is a list of strings; give a command line as shell=")
+    body = {"argv": None if argv is None else list(argv), "shell": shell, "env": env, "cwd": cwd,
+            "user": user, "timeout_ms": timeout_ms, "max_output_bytes": max_output_bytes}
+    body = {name: value for name, value in body.items() if value is not None}
+    _put_bytes(body, "stdin", stdin)
+    return body
+
+
+class Client:
+    """Talks to the daemon at `socket`, by default $CLOCHE_SOCKET or /run/cloche/cloche.sock.
+
+    `timeout` (seconds, None: no limit) bounds each wait for the daemon's next bytes.
+    """
+
+    def __init__(self, socket=None, timeout=None):
+        self.socket = socket or os.environ.get("CLOCHE_SOCKET") or DEFAULT_SOCKET
+        self.timeout = timeout
+
+    def info(self):
+        """Facts about the daemon, its templates and its host, as a dict."""
+        return self._json("GET", "/v1/info")
+
+    def create(self, template=None, **fields):
+        """Makes a sandbox. Fields: vcpus, mem_mib, disk_mib, timeout_s, env, labels."""
+        body = {"template": template, **fields}
+        body = {name: value for name, value in body.items() if value is not None}
+        return Sandbox(self, self._json("POST", "/v1/sandboxes", body))
+
+    def get(self, sandbox_id):
+        """The sandbox with that id."""
+        return Sandbox(self, self._json("GET", "/v1/sandboxes/" + _quote(sandbox_id)))
+
+    def list(self, label=None):
+        """All sandboxes, or those with the label "NAME=VALUE"."""
+        query, found = {} if label is None else {"label": label}, []
+        while True:
+            page = self._json("GET", "/v1/sandboxes?" + urllib.parse.urlencode(query))
+            found += [Sandbox(self, described) for described in page["sandboxes"]]
+            if not page.get("next"):
+                return found
+            query["after"] = page["next"]
+
+    def run(self, argv=None, shell=None, template=None, files=None, collect=(), env=None, cwd=None,
+            user=None, stdin=None, timeout_ms=None, max_output_bytes=None, **fields):
+        """One command in a sandbox of its own, which ends with it.
+
+        `files` maps paths in the guest to their content (bytes or str), `collect` names those to
+        bring back: result.files maps them to bytes. Other fields are those of create().
+        """
+        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
+        body.update((name, value) for name, value in fields.items() if value is not None)
+        if template is not None:
+            body["template"] = template
+        body["files"] = []
+        for path, content in (files or {}).items():
+            entry = {"path": path}
+            _put_bytes(entry, "content", content)
+            body["files"].append(entry)
+        body["collect"] = list(collect)
+        return _result_of(self._json("POST", "/v1/run", body))
+
+    def _open(self, method, target, body=None, headers=None):
+        """One request; returns (connection, response), or raises what the daemon says."""
+        connection = _Connection(self.socket, self.timeout)
+        try:
+            # A reader without a length goes out in chunks.
+            chunked = hasattr(body, "read")
+            connection.request(method, target, body=body, encode_chunked=chunked,
+                               headers={"Connection": "close", **(headers or {}),
+                                        **({"Transfer-Encoding": "chunked"} if chunked else {})})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _error_of(response.status, response.read(RECORD_BYTES_MAX))
+            return connection, response
+        except (OSError, http.client.HTTPException) as error:
+            refusal = self._early_reply(connection)
+            connection.close()
+            raise refusal or self._unreachable(error) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    @staticmethod
+    def _early_reply(connection):
+        """The daemon may refuse a body before it has read all: its reply is there then."""
+        try:
+            response = http.client.HTTPResponse(connection.sock)
+            response.begin()
+            if response.status >= 400:
+                return _error_of(response.status, response.read(RECORD_BYTES_MAX))
+        except (OSError, AttributeError, http.client.HTTPException):
+            pass
+        return None
+
+    def _unreachable(self, error):
+        return ClocheError("unreachable", f"no answer from the daemon at {self.socket}", str(error),
+                           "start one with `sudo cloche serve`, or name its socket")
+
+    def _json(self, method, target, body=None):
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(body).encode()
+        if method == "POST":
+            headers["Idempotency-Key"] = str(uuid.uuid4())
+        connection, response = self._open(method, target, body, headers)
+        try:
+            raw = response.read()
+            return json.loads(raw) if raw else {}
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def _records(self, target, body):
+        """The records of an NDJSON reply, one dict each."""
+        connection, response = self._open("POST", target, json.dumps(body).encode(), {
+            "Accept": "application/x-ndjson", "Content-Type": "application/json"})
+        try:
+            while True:
+                line = response.readline(RECORD_BYTES_MAX)
+                if not line:
+                    return
+                yield json.loads(line)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+
+def _quote(text):
+    return urllib.parse.quote(text, safe="")
+
+
+class Sandbox:
+    """A sandbox that is there. As a context manager it is deleted at the end of the block."""
+
+    def __init__(self, client, described):
+        self._client = client
+        self.id = described["id"]
+        self.described = described  # as the API said it when this object was made
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        try:
+            self.delete()
+        except ClocheError as error:
+            # One that has ended by itself is as gone as it was to be.
+            if error.code not in ("sandbox_gone", "sandbox_not_found"):
+                raise
+
+    def __repr__(self):
+        return f"<cloche.Sandbox {self.id}>"
+
+    @property
+    def times(self):
+        """Milliseconds from the request for it to restore, first instruction and ready."""
+        return self.described.get("times") or {}
+
+    @property
+    def _path(self):
+        return "/v1/sandboxes/" + _quote(self.id)
+
+    def refresh(self):
+        """Asks anew what the API says about it; returns that."""
+        self.described = self._client._json("GET", self._path)
+        return self.described
+
+    def exec(self, argv=None, shell=None, stdin=None, env=None, cwd=None, user=None,
+             timeout_ms=None, max_output_bytes=None):
+        """Runs `argv` (a list) or `shell` (a command line) and returns its Result."""
+        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
+        return _result_of(self._client._json("POST", self._path + "/exec", body))
+
+    def exec_stream(self, argv=None, shell=None, stdin=None, env=None, cwd=None, user=None,
+                    timeout_ms=None, max_output_bytes=None):
+        """As exec, but yields ("stdout" or "stderr", bytes) as output comes, and at last
+        ("end", Result) with empty stdout and stderr. Leaving the loop early kills the command."""
+        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
+        for record in self._client._records(self._path + "/exec", body):
+            kind = record.get("type")
+            if kind in ("stdout", "stderr"):
+                yield kind, _bytes_of(record, "data")
+            elif kind == "end":
+                yield kind, _result_of(record)
+                return
+            elif kind == "error":
+                raise _error_of(0, json.dumps(record))
+        raise ClocheError("unreachable", "the connection was lost before the command ended")
+
+    def put(self, path, data, mode=None):
+        """Writes a file: `data` is bytes, str or a binary file object (streamed, of any size)."""
+        query = {"path": path}
+        if mode is not None:
+            query["mode"] = f"{mode:o}"
+        if isinstance(data, str):
+            data = data.encode()
+        if isinstance(data, (bytearray, memoryview)):
+            data = bytes(data)
+        connection, response = self._client._open(
+            "PUT", self._files(query), data, {"Content-Type": "application/octet-stream"})
+        try:
+            return json.loads(response.read())
+        finally:
+            connection.close()
+
+    def get(self, path):
+        """A file's content as bytes."""
+        content = io.BytesIO()
+        self.get_to(path, content)
+        return content.getvalue()
+
+    def get_to(self, path, fileobj):
+        """Writes a file's content to a binary file object; returns the number of bytes."""
+        connection, response = self._client._open("GET", self._files({"path": path}))
+        try:
+            size = 0
+            while True:
+                piece = response.read(PIECE_BYTES)
+                if not piece:
+                    break
+                fileobj.write(piece)
+                size += len(piece)
+            # http.client does not always say that a body ended before its announced length.
+            if response.length:
+                raise ClocheError("unreachable", f"{path}: the connection was lost half-way")
+            return size
+        except (OSError, http.client.HTTPException) as error:
+            raise self._client._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def extend(self, timeout_s):
+        """Moves its end to `timeout_s` seconds from now; returns what the API says about it."""
+        self.described = self._client._json("PATCH", self._path, {"timeout_s": timeout_s})
+        return self.described
+
+    def delete(self):
+        """Ends it; returns when nothing of it is left."""
+        self._client._json("DELETE", self._path)
+
+    def _files(self, query):
+        return self._path + "/files?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
