@@ -1,0 +1,142 @@
+import io
+import os
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import cloche  # noqa: E402
+from fake_daemon import FakeDaemon  # noqa: E402
+
+BYTES = bytes(range(256)) * 300
+
+
+class ClientTest(unittest.TestCase):
+    def setUp(self):
+        self.fake = FakeDaemon()
+        self.addCleanup(self.fake.close)
+        self.client = cloche.Client(self.fake.socket, timeout=10)
+
+    def last_request(self):
+        return self.fake.requests[-1]
+
+    def test_info(self):
+        self.assertEqual(self.client.info()["templates"], [{"name": "python"}])
+
+    def test_create_sends_only_what_is_given(self):
+        sandbox = self.client.create(template="python", mem_mib=256, env=None)
+        self.assertEqual(sandbox.id, "sb_0")
+        self.assertEqual(sandbox.times["ready_ms"], 8.1)
+        method, path, headers, body = self.last_request()
+        self.assertEqual((method, path), ("POST", "/v1/sandboxes"))
+        self.assertEqual(body, b'{"template": "python", "mem_mib": 256}')
+        self.assertIn("Idempotency-Key", headers)
+
+    def test_context_manager_deletes(self):
+        with self.client.create() as sandbox:
+            self.assertIn(sandbox.id, self.fake.sandboxes)
+        self.assertEqual(self.fake.sandboxes, {})
+
+    def test_context_manager_takes_a_sandbox_that_is_gone(self):
+        with self.client.create():
+            self.fake.sandboxes.clear()
+
+    def test_context_manager_keeps_the_exception(self):
+        with self.assertRaises(KeyError):
+            with self.client.create():
+                raise KeyError
+
+    def test_list_follows_pages(self):
+        for _ in range(5):
+            self.client.create()
+        self.assertEqual([s.id for s in self.client.list()], [f"sb_{n}" for n in range(5)])
+
+    def test_exec(self):
+        result = self.client.create().exec(["echo", "a", "b"], timeout_ms=5000)
+        self.assertEqual((result.end, result.exit_code, result.stdout, result.stderr),
+                         ("exited", 0, b"a b", b""))
+        self.assertTrue(result.ok)
+        self.assertEqual(result.times, {"first_output_ms": 4.2})
+
+    def test_exec_shell(self):
+        self.assertEqual(self.client.create().exec(shell="ls | wc").text, "ls | wc")
+
+    def test_exec_failure_is_a_result(self):
+        result = self.client.create().exec(["fail", "3"])
+        self.assertEqual((result.ok, result.exit_code), (False, 3))
+        result = self.client.create().exec(["die", "9"])
+        self.assertEqual((result.end, result.exit_code, result.signal), ("signaled", None, 9))
+
+    def test_exec_bytes_survive(self):
+        sandbox = self.client.create()
+        self.assertEqual(sandbox.exec(["cat"], stdin=BYTES).stdout, BYTES)
+        self.assertEqual(sandbox.exec(["cat"], stdin="text").stdout, b"text")
+
+    def test_exec_refuses_a_string_as_argv(self):
+        with self.assertRaises(TypeError):
+            self.client.create().exec("ls -l")
+
+    def test_exec_stream(self):
+        events = list(self.client.create().exec_stream(["cat"], stdin=b"\xff\x00hello"))
+        self.assertEqual(events[0], ("stdout", b"\xff\x00hello"))
+        self.assertEqual(events[-1][0], "end")
+        self.assertEqual(events[-1][1].exit_code, 0)
+
+    def test_exec_stream_that_is_cut_is_an_error(self):
+        with self.assertRaises(cloche.ClocheError) as caught:
+            list(self.client.create().exec_stream(["lost"]))
+        self.assertEqual(caught.exception.code, "unreachable")
+
+    def test_files(self):
+        sandbox = self.client.create()
+        for data in (BYTES, "text ü", io.BytesIO(BYTES), b""):
+            sandbox.put("/workspace/a b&c.bin", data)
+            expected = data.encode() if isinstance(data, str) else data
+            if hasattr(expected, "getvalue"):
+                expected = expected.getvalue()
+            self.assertEqual(sandbox.get("/workspace/a b&c.bin"), expected)
+
+    def test_put_streams_a_file_object(self):
+        self.client.create().put("/a", io.BytesIO(BYTES), mode=0o755)
+        _, path, headers, body = self.last_request()
+        self.assertEqual(headers["Transfer-Encoding"], "chunked")
+        self.assertIn("mode=755", path)
+        self.assertEqual(body, BYTES)
+
+    def test_get_to_tells_a_body_that_is_cut(self):
+        sandbox = self.client.create()
+        sandbox.put("/cut", BYTES)
+        with self.assertRaises(cloche.ClocheError):
+            sandbox.get("/cut")
+
+    def test_extend(self):
+        sandbox = self.client.create()
+        self.assertEqual(sandbox.extend(60)["timeout_s"], 60)
+
+    def test_run(self):
+        result = self.client.run(["echo", "hi"], template="python", mem_mib=128,
+                                 files={"/in.txt": "text", "/in.bin": BYTES},
+                                 collect=["/in.bin", "/missing"])
+        self.assertEqual(result.stdout, b"hi")
+        self.assertEqual(result.files, {"/in.bin": BYTES})
+        self.assertEqual(result.missing["/missing"].code, "file_not_found")
+        self.assertEqual(result.sandbox, {"pool": "hit"})
+
+    def test_error_of_the_daemon(self):
+        with self.assertRaises(cloche.ClocheError) as caught:
+            self.client.create(template="nope")
+        error = caught.exception
+        self.assertEqual((error.code, error.status), ("template_not_found", 404))
+        self.assertEqual((error.cause, error.remedy), ("a cause", "A remedy."))
+        self.assertIn("no template nope", str(error))
+
+    def test_no_daemon(self):
+        with self.assertRaises(cloche.ClocheError) as caught:
+            cloche.Client(self.fake.socket + ".none").info()
+        self.assertEqual((caught.exception.code, caught.exception.status), ("unreachable", 0))
+        self.assertIn("cloche serve", caught.exception.remedy)
+
+
+if __name__ == "__main__":
+    unittest.main()
