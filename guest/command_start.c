@@ -1,0 +1,274 @@
+#include "command_start.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "accounts.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "service.h"
+#include "spawn.h"
+
+#define SEARCH_PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define ACCOUNTS_BYTES_MAX  (1 * MIB)
+#define WARM_BYTES          8192u
+
+/*
+ * The request in the form that execve(2) wants. One set is enough: the process has been started
+ * when command_start returns, and strings cannot need more than the request has bytes, as the NUL
+ * at the end of each takes less than its length in front did.
+ */
+static struct {
+    uint32_t flags;
+    const char *user;
+    const char *cwd;
+    char *argv[CHANNEL_ARGS_MAX + 1];
+    char *envp[CHANNEL_ARGS_MAX + 1];
+    char strings[CHANNEL_OPEN_MAX];
+    size_t strings_used;
+} request;
+
+static struct spawn_plan plan;
+
+void command_warm_up(void)
+{
+    memset(request.strings, 0, WARM_BYTES);
+    memset(request.argv, 0, WARM_BYTES / 2);
+    memset(request.envp, 0, WARM_BYTES / 2);
+    memset(&plan, 0, sizeof(plan));
+}
+
+static char *copy_string(struct wire_reader *r, size_t size_max)
+{
+    size_t size = 0;
+    const char *bytes = wire_get_string(r, size_max, &size);
+
+    if (bytes == NULL || size >= sizeof(request.strings) - request.strings_used) {
+        r->bad = true;
+        return NULL;
+    }
+    char *copy = request.strings + request.strings_used;
+    memcpy(copy, bytes, size);
+    copy[size] = '\0';
+    request.strings_used += size + 1;
+    return copy;
+}
+
+static uint32_t copy_list(struct wire_reader *r, char **list)
+{
+    uint32_t count = wire_get_u32(r);
+
+    if (count > CHANNEL_ARGS_MAX)
+        r->bad = true;
+    for (uint32_t i = 0; i < count && !r->bad; i++)
+        list[i] = copy_string(r, CHANNEL_OPEN_MAX);
+    list[r->bad ? 0 : count] = NULL;
+    return count;
+}
+
+static int read_request(struct wire_reader *r)
+{
+    request.strings_used = 0;
+    request.flags = wire_get_u32(r);
+    request.user = copy_string(r, ACCOUNT_NAME_BYTES - 1);
+    request.cwd = copy_string(r, CHANNEL_PATH_MAX - 1);
+    uint32_t argc = copy_list(r, request.argv);
+    (void)copy_list(r, request.envp);
+    if (r->bad || r->left != 0 || argc == 0 || request.argv[0][0] == '\0' ||
+        request.cwd[0] != '/' || (request.flags & ~(uint32_t)CHANNEL_EXEC_STDIN) != 0)
+        return -1;
+    return 0;
+}
+
+static const char *search_path(void)
+{
+    for (char *const *entry = request.envp; *entry != NULL; entry++) {
+        if (strncmp(*entry, "PATH=", 5) == 0)
+            return *entry + 5;
+    }
+    return SEARCH_PATH_DEFAULT;
+}
+
+/* A whole small file; the caller frees. NULL with errno where it cannot be read or is too large. */
+static char *read_accounts_file(const char *path, size_t *ret_size)
+{
+    FD_AUTO int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    char *text = fd < 0 ? NULL : malloc(ACCOUNTS_BYTES_MAX);
+
+    if (text == NULL)
+        return NULL;
+    ssize_t n = fd_read_full(fd, text, ACCOUNTS_BYTES_MAX);
+    if (n < 0 || (size_t)n == ACCOUNTS_BYTES_MAX) {
+        free(text);
+        errno = n < 0 ? errno : EFBIG;
+        return NULL;
+    }
+    *ret_size = (size_t)n;
+    return text;
+}
+
+/* Fills the plan's user and groups. Returns 0 or errno; a guest without /etc/group is fine. */
+static int find_user(void)
+{
+    struct account account;
+    size_t size = 0;
+    char *text = read_accounts_file("/etc/passwd", &size);
+
+    if (text == NULL && errno != ENOENT)
+        return errno;
+    bool found = accounts_find(text, size, request.user, &account);
+    free(text);
+    if (!found)
+        return EINVAL;
+    size = 0;
+    text = read_accounts_file("/etc/group", &size);
+    plan.group_count = accounts_groups(text, size, &account, plan.groups, SPAWN_GROUPS_MAX);
+    free(text);
+    plan.uid = account.uid;
+    plan.gid = account.gid;
+    plan.change_user = true;
+    return 0;
+}
+
+/* A pipe of which we keep one end, non-blocking, and the child gets the other. */
+static int make_pipe(int *ret_ours, int *ret_childs, bool we_read)
+{
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -1;
+    *ret_ours = fds[we_read ? 0 : 1];
+    *ret_childs = fds[we_read ? 1 : 0];
+    return fcntl(*ret_ours, F_SETFL, O_NONBLOCK);
+}
+
+static int make_stdio(struct service *v, struct stream *s, int childs_fds[3])
+{
+    static const enum service_tag tags[] = {SERVICE_TAG_STDOUT, SERVICE_TAG_STDERR};
+    struct command *c = &s->command;
+
+    if (c->takes_stdin && make_pipe(&c->stdin_fd, &childs_fds[0], false) < 0)
+        return -1;
+    for (unsigned i = 0; i < COMMAND_OUTPUTS; i++) {
+        if (make_pipe(&c->output_fds[i], &childs_fds[1 + i], true) < 0 ||
+            service_watch(v, s->id, tags[i], c->output_fds[i], EPOLLIN | EPOLLET) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Into a cgroup of its own where there are any. One that was used before may have been changed by
+ * the tenant so that nothing can be born in it: then a fresh one is tried. */
+static pid_t spawn_in_group(struct service *v, struct command *c)
+{
+    plan.cgroup_fd = -1;
+    if (!execgroups_available(&v->groups))
+        return spawn_process(&plan);
+    for (int attempt = 0;; attempt++) {
+        if (execgroups_take(&v->groups, attempt > 0, &c->group) < 0) {
+            plan.step = SPAWN_STEP_CLONE;
+            plan.error = errno;
+            return -1;
+        }
+        plan.cgroup_fd = c->group.dir_fd;
+        pid_t pid = spawn_process(&plan);
+        if (pid > 0) {
+            c->has_group = true;
+            return pid;
+        }
+        if (plan.step != SPAWN_STEP_CLONE) {
+            execgroups_put(&v->groups, &c->group);
+            return -1;
+        }
+        execgroups_drop(&v->groups, &c->group);
+        if (attempt > 0)
+            return -1;
+    }
+}
+
+static void fail_spawn(struct service *v, struct stream *s)
+{
+    const char *why = strerror(plan.error);
+
+    switch (plan.step) {
+    case SPAWN_STEP_CLONE:
+        stream_fail(v, s, plan.error, "a new process: %s", why);
+        return;
+    case SPAWN_STEP_STDIO:
+        stream_fail(v, s, plan.error, "stdin, stdout and stderr: %s", why);
+        return;
+    case SPAWN_STEP_USER:
+        stream_fail(v, s, plan.error, "user %s: %s", request.user, why);
+        return;
+    case SPAWN_STEP_CWD:
+        stream_fail(v, s, plan.error, "cwd %s: %s", request.cwd, why);
+        return;
+    case SPAWN_STEP_EXEC:
+        break;
+    }
+    if (plan.error == ENOENT && strchr(request.argv[0], '/') == NULL)
+        why = "not found in PATH";
+    else if (plan.error == ENOENT && access(request.argv[0], F_OK) == 0)
+        why = "the file is there, but not the interpreter that it asks for";
+    stream_fail(v, s, plan.error, "exec %s: %s", request.argv[0], why);
+}
+
+static void put_info(struct service *v, struct stream *s)
+{
+    uint8_t bytes[4];
+    struct wire_writer w;
+
+    wire_writer_init(&w, bytes, sizeof(bytes));
+    wire_put_u32(&w, (uint32_t)s->command.pid);
+    port_put(&v->port, s->id, CHANNEL_INFO, CHANNEL_LANE_IN, bytes, sizeof(bytes));
+}
+
+int command_start(struct service *v, struct stream *s, struct wire_reader *r)
+{
+    struct command *c = &s->command;
+    int childs_fds[3] = {v->null_fd, -1, -1};
+
+    *c = (struct command){
+        .stdin_fd = -1, .output_fds = {-1, -1}, .stdin_waiting = BUFFER_INIT(CHANNEL_WINDOW_BYTES)};
+    if (read_request(r) < 0)
+        return -1;
+    plan.argv = request.argv;
+    plan.envp = request.envp;
+    plan.cwd = request.cwd;
+    plan.search_path = search_path();
+    plan.change_user = false;
+    if (request.user[0] != '\0') {
+        int error = find_user();
+        if (error != 0) {
+            stream_fail(v, s, error, "user %s: %s", request.user,
+                        error == EINVAL ? "no such user in /etc/passwd" : strerror(error));
+            return 0;
+        }
+    }
+    c->takes_stdin = (request.flags & CHANNEL_EXEC_STDIN) != 0;
+    c->started_ns = clock_mono_ns();
+    int made = make_stdio(v, s, childs_fds);
+    int error = errno;
+    if (made == 0) {
+        memcpy(plan.stdio_fds, childs_fds, sizeof(childs_fds));
+        c->pid = spawn_in_group(v, c);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (childs_fds[i] != v->null_fd)
+            fd_close(&childs_fds[i]);
+    }
+    if (made < 0) {
+        stream_fail(v, s, error, "pipes: %s", strerror(error));
+    } else if (c->pid < 0) {
+        c->pid = 0;
+        fail_spawn(v, s);
+    } else {
+        put_info(v, s);
+    }
+    return 0;
+}

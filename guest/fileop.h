@@ -1,0 +1,33 @@
+/* The READ and WRITE operations: whole regular files in and out of the guest. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct stream_op;
+
+#define FILE_NAME_BYTES 256u /* NAME_MAX and the NUL */
+
+struct file_read {
+    int fd;
+    bool has_size; /* send `size` bytes; otherwise as much as comes */
+    uint64_t size;
+    uint64_t sent;
+};
+
+/* The content goes into a temporary file beside the target; the rename at EOF shows it whole. */
+struct file_write {
+    int dir_fd;
+    int fd;
+    uint64_t written;
+    mode_t mode;
+    bool keep_owner; /* of the file that is replaced */
+    uid_t uid;
+    gid_t gid;
+    char name[FILE_NAME_BYTES];
+    char temp_name[FILE_NAME_BYTES]; /* empty: there is none */
+};
+
+extern const struct stream_op file_read_op;
+extern const struct stream_op file_write_op;

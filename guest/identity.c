@@ -1,0 +1,147 @@
+#include "identity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define ENTROPY_BYTES sizeof(((struct identity_page *)NULL)->entropy)
+
+/* RNDADDENTROPY's argument with room for its buffer. */
+struct entropy_pool {
+    int bit_count;
+    int byte_count;
+    uint8_t bytes[ENTROPY_BYTES];
+};
+_Static_assert(sizeof(struct rand_pool_info) == offsetof(struct entropy_pool, bytes), "ABI");
+
+int identity_map(struct identity *i, struct error *e)
+{
+    /* Without O_SYNC: RAM is mapped cached. The doorbell is no memory, so its mapping's type
+     * does not matter: every store leaves the guest. */
+    FD_AUTO int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
+
+    *i = (struct identity){.random_fd = -1, .machine_id_fd = -1};
+    if (fd < 0)
+        return error_errno(e, errno, "/dev/mem");
+    void *page = mmap(NULL, GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                      (off_t)GUEST_IDENTITY_GPA);
+    if (page == MAP_FAILED)
+        return error_errno(e, errno, "the identity page");
+    void *doorbell = mmap(NULL, GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                          (off_t)GUEST_DOORBELL_GPA);
+    if (doorbell == MAP_FAILED)
+        return error_errno(e, errno, "the doorbell page");
+    i->page = page;
+    i->doorbell = doorbell;
+    return 0;
+}
+
+static int add_entropy(int random_fd, const uint8_t bytes[ENTROPY_BYTES])
+{
+    struct entropy_pool pool = {.bit_count = ENTROPY_BYTES * 8, .byte_count = ENTROPY_BYTES};
+
+    memcpy(pool.bytes, bytes, ENTROPY_BYTES);
+    int result = ioctl(random_fd, RNDADDENTROPY, &pool);
+    explicit_bzero(&pool, sizeof(pool));
+    return result;
+}
+
+/* The seed of before the snapshot protects nothing: it is the same in every clone, and replaced in
+ * each. But a reseed is refused by a generator that has never been initialised. */
+static int initialise_random(int random_fd)
+{
+    static const uint8_t ZEROES[ENTROPY_BYTES];
+    uint8_t byte;
+
+    if (getrandom(&byte, sizeof(byte), GRND_NONBLOCK) == sizeof(byte))
+        return 0;
+    return add_entropy(random_fd, ZEROES);
+}
+
+int identity_prepare(struct identity *i, struct error *e)
+{
+    char text[MACHINE_ID_BYTES];
+
+    i->random_fd = open("/dev/random", O_RDWR | O_CLOEXEC);
+    if (i->random_fd < 0 || initialise_random(i->random_fd) < 0)
+        return error_errno(e, errno, "/dev/random");
+    memset(text, '0', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\n';
+    i->machine_id_fd = open("/run/machine-id", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
+    if (i->machine_id_fd < 0 || fd_write_full(i->machine_id_fd, text, sizeof(text)) < 0)
+        return error_errno(e, errno, "/run/machine-id");
+    return 0;
+}
+
+void identity_ring(const struct identity *i, uint32_t doorbell)
+{
+    *i->doorbell = doorbell;
+}
+
+int identity_check(const struct identity_page *page)
+{
+    if (page->magic != IDENTITY_MAGIC || page->version != IDENTITY_VERSION || page->reserved != 0 ||
+        page->hostname[0] == '\0' || memchr(page->hostname, '\0', sizeof(page->hostname)) == NULL)
+        return GUEST_FAILURE_IDENTITY;
+    return 0;
+}
+
+void identity_format_machine_id(const uint8_t id[16], char ret_text[MACHINE_ID_BYTES])
+{
+    static const char DIGITS[] = "0123456789abcdef";
+
+    for (unsigned i = 0; i < 16; i++) {
+        ret_text[2 * i] = DIGITS[id[i] >> 4];
+        ret_text[2 * i + 1] = DIGITS[id[i] & 15];
+    }
+    ret_text[32] = '\n';
+}
+
+static int apply(const struct identity *i, const struct identity_page *page)
+{
+    struct timespec now = {.tv_sec = (time_t)(page->realtime_ns / NS_PER_S),
+                           .tv_nsec = (long)(page->realtime_ns % NS_PER_S)};
+    char machine_id[MACHINE_ID_BYTES];
+
+    /* Mixed in first, then made to count at once, in all that the kernel hands out from here on. */
+    if (add_entropy(i->random_fd, page->entropy) < 0 || ioctl(i->random_fd, RNDRESEEDCRNG) < 0)
+        return GUEST_FAILURE_RESEED;
+    if (clock_settime(CLOCK_REALTIME, &now) < 0)
+        return GUEST_FAILURE_CLOCK;
+    if (sethostname(page->hostname, strlen(page->hostname)) < 0)
+        return GUEST_FAILURE_HOSTNAME;
+    identity_format_machine_id(page->machine_id, machine_id);
+    if (pwrite(i->machine_id_fd, machine_id, sizeof(machine_id), 0) != sizeof(machine_id))
+        return GUEST_FAILURE_MACHINE_ID;
+    return 0;
+}
+
+int identity_assume(const struct identity *i)
+{
+    volatile uint32_t *doorbell = i->doorbell;
+    struct identity_page page;
+
+    *doorbell = DOORBELL_PARK;
+    *doorbell = DOORBELL_FIRST;
+
+    volatile uint8_t *from = (volatile uint8_t *)i->page;
+    uint8_t *to = (uint8_t *)&page;
+    for (size_t n = 0; n < sizeof(page); n++) {
+        to[n] = from[n];
+        from[n] = 0;
+    }
+    int failure = identity_check(&page);
+    if (failure == 0)
+        failure = apply(i, &page);
+    explicit_bzero(&page, sizeof(page));
+    return failure;
+}

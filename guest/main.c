@@ -1,0 +1,92 @@
+/*
+ * The guest agent: PID 1 of every guest, packed as /init of the initramfs.
+ *
+ * It boots once per snapshot: mounts, opens and warms up all it will need, waits until the kernel
+ * is quiet and parks at the doorbell, in user mode. Each guest restored from that snapshot goes on
+ * with the instruction behind it, takes on an identity and serves the channel until the guest ends.
+ *
+ * There is nobody to report to but the doorbell and the serial console, and nothing to fall back
+ * to: whatever fails ends the guest. The agent does not trust its tenant and has nothing to hide
+ * from it either: who is root in a guest owns the guest, the agent included, and no more than that.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "boot.h"
+#include "cloche/guest_abi.h"
+#include "identity.h"
+#include "service.h"
+
+/* For the kernel's own work that follows the mounts: RCU, workqueues, the console's output. */
+#define QUIET_MS 300u
+
+static struct service service;
+
+__attribute__((noreturn)) static void end_guest(const struct identity *i, enum guest_failure reason,
+                                                const char *text)
+{
+    boot_report(text);
+    if (i->doorbell != NULL)
+        identity_ring(i, DOORBELL_FAILED | (uint32_t)reason);
+    /* The monitor ends the guest now; one that does not gets a reboot, which ends it too. */
+    for (;;) {
+        (void)reboot(RB_AUTOBOOT);
+        (void)pause();
+    }
+}
+
+static void settle(void)
+{
+    struct timespec t = {.tv_nsec = (long)(QUIET_MS * NS_PER_MS)};
+
+    sync();
+    (void)nanosleep(&t, NULL);
+}
+
+int main(void)
+{
+    static const char *const failures[] = {
+        [GUEST_FAILURE_IDENTITY] = "the identity page is not valid",
+        [GUEST_FAILURE_RESEED] = "reseeding the kernel's random generator failed",
+        [GUEST_FAILURE_CLOCK] = "setting the clock failed",
+        [GUEST_FAILURE_HOSTNAME] = "setting the host name failed",
+        [GUEST_FAILURE_MACHINE_ID] = "writing the machine id failed",
+    };
+    struct identity identity = {.random_fd = -1, .machine_id_fd = -1};
+    struct error e = ERROR_INIT;
+    char text[640];
+    int port_fd = -1;
+
+    if (boot_mount_dev(&e) < 0 || identity_map(&identity, &e) < 0) {
+        error_format(&e, text, sizeof(text));
+        end_guest(&identity, GUEST_FAILURE_MOUNT, text);
+    }
+    identity_ring(&identity, DOORBELL_BOOTED);
+    if (boot_mount_root(&e) < 0 || boot_configure(&e) < 0 || identity_prepare(&identity, &e) < 0) {
+        error_format(&e, text, sizeof(text));
+        end_guest(&identity, GUEST_FAILURE_MOUNT, text);
+    }
+    if (boot_open_port(&port_fd, &e) < 0 ||
+        service_init(&service, port_fd, BOOT_CGROUP_PATH, &e) < 0) {
+        error_format(&e, text, sizeof(text));
+        end_guest(&identity, GUEST_FAILURE_CHANNEL, text);
+    }
+    settle();
+
+    int failure = identity_assume(&identity);
+    if (failure != 0)
+        end_guest(&identity, (enum guest_failure)failure, failures[failure]);
+    identity_ring(&identity, DOORBELL_READY);
+
+    if (service_run(&service, &e) < 0)
+        error_format(&e, text, sizeof(text));
+    else
+        (void)strncpy(text, "the host has closed the channel", sizeof(text));
+    end_guest(&identity, GUEST_FAILURE_CHANNEL, text);
+}
