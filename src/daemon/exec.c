@@ -15,6 +15,7 @@ struct exec {
     struct exec_calls calls;
     void *arg;
     char command[128]; /* argv[0], for error texts */
+    uint64_t grace_ms;
     uint64_t arrived_ns;
     uint64_t started_ns;
     uint64_t first_output_ns;
@@ -143,7 +144,7 @@ static void cut(struct exec *x, enum exec_end why)
     x->cut = why;
     agent_stream_reset(x->stream);
     uv_update_time(x->timer.loop);
-    (void)uv_timer_start(&x->timer, on_timer, EXEC_GRACE_MS, 0);
+    (void)uv_timer_start(&x->timer, on_timer, x->grace_ms, 0);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -217,6 +218,7 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
     x->calls = *calls;
     x->arg = arg;
     (void)snprintf(x->command, sizeof(x->command), "%s", spec->argv[0]);
+    x->grace_ms = spec->grace_ms > 0 ? spec->grace_ms : EXEC_GRACE_MS;
     x->arrived_ns = spec->arrived_ns;
     x->output_bytes_max = spec->output_bytes_max;
     x->started_ns = clock_mono_ns();

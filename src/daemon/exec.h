@@ -46,6 +46,7 @@ struct exec_spec {
     const struct env *env;     /* merged already */
     bool has_stdin;            /* else stdin is /dev/null */
     uint64_t timeout_ms;       /* 0: the sandbox's own time out is the only one */
+    uint64_t grace_ms;         /* after a reset; 0: EXEC_GRACE_MS */
     uint64_t output_bytes_max; /* of stdout and stderr together; UINT64_MAX: no limit */
     uint64_t arrived_ns;       /* when the request came (CLOCK_MONOTONIC), for first_output_ms */
 };
