@@ -335,6 +335,17 @@ int client_read_json(struct client *c, cJSON **ret_tree, struct error *e)
     return result;
 }
 
+int client_finish(struct client *c, struct error *e)
+{
+    char dropped[4096];
+    ssize_t n;
+
+    do
+        n = client_read(c, dropped, sizeof(dropped), e);
+    while (n > 0);
+    return (int)n;
+}
+
 int client_call(const char *socket_path, const char *method, const char *target, cJSON **ret_tree,
                 struct error *e)
 {
@@ -344,8 +355,8 @@ int client_call(const char *socket_path, const char *method, const char *target,
     if (client_open(&c, socket_path, e) != 0)
         return -1;
     int result = client_send(&c, &request, e);
-    if (result == 0 && ret_tree != NULL)
-        result = client_read_json(&c, ret_tree, e);
+    if (result == 0)
+        result = ret_tree != NULL ? client_read_json(&c, ret_tree, e) : client_finish(&c, e);
     client_close(&c);
     return result;
 }

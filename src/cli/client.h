@@ -61,6 +61,9 @@ ssize_t client_read(struct client *c, void *data, size_t size, struct error *e)
 int client_read_json(struct client *c, cJSON **ret_tree, struct error *e)
     __attribute__((warn_unused_result));
 
+/* Takes what is left of the body and drops it: the reply counts only when it came whole. */
+int client_finish(struct client *c, struct error *e) __attribute__((warn_unused_result));
+
 /* One call from end to end with a JSON reply; `ret_tree` may be NULL. */
 int client_call(const char *socket_path, const char *method, const char *target, cJSON **ret_tree,
                 struct error *e) __attribute__((warn_unused_result));

@@ -121,6 +121,8 @@ static int put(const char *socket_path, const struct place *from, const struct p
                                                .size = regular && !is_stdin ? (uint64_t)st.st_size
                                                                             : UINT64_MAX};
         result = client_send(&c, &request, e);
+        if (result == 0)
+            result = client_finish(&c, e);
         client_close(&c);
     }
     buffer_fini(&target);
