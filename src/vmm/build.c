@@ -1,0 +1,200 @@
+#include "vmm/build.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "vmm/park.h"
+#include "vmm/restore.h"
+#include "vmm/snapshot.h"
+#include "vmm/vmm.h"
+#include "vmm/x86/boot.h"
+#include "vmm/x86/mptable.h"
+
+/* A template's memory must not change or shrink under its clones: a write would show in them, and a
+ * truncation is a SIGBUS. */
+#define MEMORY_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
+
+static int map_memory(struct vmm *vmm, struct error *e)
+{
+    int fd = vmm->fds[VMM_FD_MEMORY];
+    uint64_t bytes = vmm->config.mem_mib * MIB;
+    bool restore = vmm->config.mode == VMM_MODE_RESTORE;
+    struct stat st;
+
+    if (fstat(fd, &st) != 0)
+        return error_errno(e, errno, "the guest's memory");
+    if ((uint64_t)st.st_size != bytes)
+        return error_set(e, ERR_BAD_REQUEST, "the guest's memory has %lld bytes, not %u MiB",
+                         (long long)st.st_size, vmm->config.mem_mib);
+    if (restore) {
+        int seals = fcntl(fd, F_GET_SEALS);
+
+        if (seals < 0 || (seals & MEMORY_SEALS) != MEMORY_SEALS)
+            return error_set(e, ERR_BAD_REQUEST, "the snapshot's memory is not sealed");
+    }
+    void *host = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      restore ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED, fd, 0);
+    if (host == MAP_FAILED)
+        return error_errno(e, errno, "cannot map the guest's memory");
+    guest_mem_init(&vmm->mem, host, bytes);
+    return 0;
+}
+
+static int make_machine(struct vmm *vmm, struct error *e)
+{
+    vmm->kind = cpuid_kvm_kind();
+    if (kvm_vm_init(&vmm->kvm, VMM_KVM_FD, &vmm->mem, e) != 0 ||
+        cpuid_table_make(VMM_KVM_FD, vmm->kind, vmm->config.vcpus, &vmm->cpuid, e) != 0)
+        return -1;
+    struct cpuid_table table = vmm->cpuid;
+    for (uint32_t i = 0; i < vmm->config.vcpus; i++) {
+        struct vcpu *v = &vmm->vcpus[i];
+
+        v->vmm = vmm;
+        v->index = i;
+        cpuid_table_set_vcpu(&table, i, vmm->config.vcpus);
+        if (kvm_vcpu_make(&vmm->kvm, i, &table, &v->fd, &v->run, e) != 0)
+            return -1;
+    }
+    return kvm_vm_wire(&vmm->kvm, e);
+}
+
+static int make_devices(struct vmm *vmm, struct error *e)
+{
+    struct devices_config config = {.mem = &vmm->mem,
+                                    .root_fd = vmm->fds[VMM_FD_ROOT],
+                                    .scratch_fd = vmm->fds[VMM_FD_SCRATCH],
+                                    .channel_fd = vmm->fds[VMM_FD_CHANNEL]};
+
+    memcpy(config.irq_fds, vmm->kvm.irq_fds, sizeof(config.irq_fds));
+    vmm->devices = devices_new(&config, e);
+    return vmm->devices != NULL ? 0 : -1;
+}
+
+static int load_kernel(struct vmm *vmm, struct loaded_kernel *ret, struct error *e)
+{
+    struct stat st;
+
+    if (fstat(vmm->fds[VMM_FD_KERNEL], &st) != 0 || st.st_size <= 0)
+        return error_set(e, ERR_BAD_REQUEST, "the kernel cannot be read");
+    size_t size = (size_t)st.st_size;
+    void *image = mmap(NULL, size, PROT_READ, MAP_PRIVATE, vmm->fds[VMM_FD_KERNEL], 0);
+    if (image == MAP_FAILED)
+        return error_errno(e, errno, "the kernel cannot be read");
+    int result = loader_load_kernel(&vmm->mem, image, size, ret, e);
+    (void)munmap(image, size);
+    return result;
+}
+
+static int load_initrd(struct vmm *vmm, const struct loaded_kernel *kernel,
+                       struct boot_config *boot, struct error *e)
+{
+    struct stat st;
+
+    if (fstat(vmm->fds[VMM_FD_INITRD], &st) != 0 || st.st_size < 0)
+        return error_set(e, ERR_BAD_REQUEST, "the initramfs cannot be read");
+    boot->initrd_bytes = (uint64_t)st.st_size;
+    if (boot->initrd_bytes == 0)
+        return 0;
+    if (loader_place_initrd(&vmm->mem, kernel, boot->initrd_bytes, &boot->initrd_gpa, e) != 0)
+        return -1;
+    void *host = guest_mem_at(&vmm->mem, boot->initrd_gpa, boot->initrd_bytes);
+    if (host == NULL || fd_pread_full(vmm->fds[VMM_FD_INITRD], host, boot->initrd_bytes, 0) !=
+                            (ssize_t)boot->initrd_bytes)
+        return error_set(e, ERR_BAD_REQUEST, "the initramfs cannot be read");
+    return 0;
+}
+
+static int set_first_vcpu(struct vmm *vmm, const struct loaded_kernel *kernel, struct error *e)
+{
+    int fd = vmm->vcpus[0].fd;
+    struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
+    struct kvm_lapic_state lapic;
+    struct kvm_sregs2 sregs;
+    struct kvm_regs regs;
+
+    if (kvm_ioctl(fd, KVM_GET_SREGS2, &sregs) != 0 || kvm_ioctl(fd, KVM_GET_LAPIC, &lapic) != 0)
+        return error_errno(e, errno, "cannot read the first vCPU");
+    boot_set_registers(kernel, &regs, &sregs);
+    lapic_set_boot_pins(&lapic);
+    if (kvm_ioctl(fd, KVM_SET_SREGS2, &sregs) != 0 || kvm_ioctl(fd, KVM_SET_REGS, &regs) != 0 ||
+        kvm_ioctl(fd, KVM_SET_FPU, &fpu) != 0 || kvm_ioctl(fd, KVM_SET_LAPIC, &lapic) != 0)
+        return error_errno(e, errno, "cannot set the first vCPU");
+    return 0;
+}
+
+static int prepare_boot(struct vmm *vmm, struct error *e)
+{
+    char cmdline[BOOT_CMDLINE_BYTES_MAX];
+    struct loaded_kernel kernel;
+    struct boot_config boot = {.kernel = &kernel, .cmdline = cmdline};
+
+    doorbell_init(&vmm->doorbell, DOORBELL_PHASE_BOOT);
+    vmm->control.boot_log = &vmm->serial;
+    if (boot_make_cmdline(vmm->kind, vmm->config.cmdline_extra, cmdline, e) != 0 ||
+        load_kernel(vmm, &kernel, e) != 0 || load_initrd(vmm, &kernel, &boot, e) != 0 ||
+        boot_write(&vmm->mem, &boot, e) != 0 ||
+        mptable_write(&vmm->mem, vmm->config.vcpus, e) != 0 || set_first_vcpu(vmm, &kernel, e) != 0)
+        return -1;
+    return park_prepare(vmm, e);
+}
+
+static int prepare_restore(struct vmm *vmm, struct error *e)
+{
+    struct snapshot *snapshot;
+    uint8_t *bytes;
+
+    doorbell_init(&vmm->doorbell, DOORBELL_PHASE_RESTORED);
+    if (restore_read(vmm, &snapshot, &bytes, e) != 0)
+        return -1;
+    int result = restore_load(vmm, snapshot, e);
+    snapshot_free(snapshot);
+    free(bytes);
+    return result;
+}
+
+/* What a running guest's monitor has no use for it must not have. */
+static void close_spare_fds(struct vmm *vmm)
+{
+    int kvm_fd = VMM_KVM_FD;
+
+    fd_close(&kvm_fd);
+    fd_close(&vmm->fds[VMM_FD_MEMORY]);
+    if (vmm->config.mode == VMM_MODE_BOOT) {
+        fd_close(&vmm->fds[VMM_FD_KERNEL]);
+        fd_close(&vmm->fds[VMM_FD_INITRD]);
+    } else {
+        fd_close(&vmm->fds[VMM_FD_STATE]);
+    }
+}
+
+int build_guest(struct vmm *vmm, enum vmm_gone_reason *ret_reason, struct error *e)
+{
+    bool restore = vmm->config.mode == VMM_MODE_RESTORE;
+
+    *ret_reason = VMM_GONE_CONFIG;
+    if (map_memory(vmm, e) != 0 || make_machine(vmm, e) != 0)
+        return -1;
+    serial_init(&vmm->serial, vmm->kvm.serial_irq_fd);
+    if (make_devices(vmm, e) != 0)
+        return -1;
+    if (restore) {
+        *ret_reason = VMM_GONE_STATE;
+        if (prepare_restore(vmm, e) != 0)
+            return -1;
+        *ret_reason = VMM_GONE_CONFIG;
+    } else if (prepare_boot(vmm, e) != 0) {
+        return -1;
+    }
+    if (vcpu_make_threads(vmm, e) != 0 || loop_init(vmm, e) != 0)
+        return -1;
+    vcpu_gate_wait_arrived(&vmm->gate, vmm->config.vcpus); /* all vCPUs' but ours, and the loop's */
+    close_spare_fds(vmm);
+    return 0;
+}
