@@ -104,7 +104,7 @@ int restore_start(struct vmm *vmm, const struct identity_page *identity, struct 
         const struct vcpu *v = &vmm->vcpus[i];
 
         if (vcpu_time_load(v->fd, &v->time, v->has_lapic ? &v->lapic : NULL, vmm->kind, host_tsc,
-                           e) != 0)
+                           vmm->kvm.tsc_khz, e) != 0)
             return -1;
     }
     if (kvm_ioctl(vmm->kvm.fd, KVM_SET_CLOCK, &clock) != 0)

@@ -227,18 +227,23 @@ int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_
 }
 
 int vcpu_time_load(int vcpu_fd, const struct vcpu_time *time, const struct kvm_lapic_state *lapic,
-                   enum kvm_kind kind, uint64_t host_tsc, struct error *e)
+                   enum kvm_kind kind, uint64_t host_tsc, uint32_t tsc_khz, struct error *e)
 {
     uint64_t offset = time->tsc - host_tsc;
+    uint64_t grace = (uint64_t)VCPU_TIMER_GRACE_MS * tsc_khz;
     uint64_t deadline = time->tsc_deadline;
 
-    if (kind == KVM_KIND_SOFTWARE)
-        deadline -= offset;
-    else if (tsc_offset(vcpu_fd, KVM_SET_DEVICE_ATTR, &offset, e) != 0)
+    if (kind == KVM_KIND_HARDWARE && tsc_offset(vcpu_fd, KVM_SET_DEVICE_ATTR, &offset, e) != 0)
         return -1;
     if (lapic != NULL && kvm_ioctl(vcpu_fd, KVM_SET_LAPIC, (void *)(uintptr_t)lapic) != 0)
         return error_errno(e, errno, "KVM_SET_LAPIC");
-    if (time->tsc_deadline != 0 && set_msr(vcpu_fd, MSR_TSC_DEADLINE, deadline) != 0)
+    if (deadline == 0)
+        return 0;
+    if (deadline < time->tsc + grace)
+        deadline = time->tsc + grace;
+    if (kind == KVM_KIND_SOFTWARE)
+        deadline -= offset;
+    if (set_msr(vcpu_fd, MSR_TSC_DEADLINE, deadline) != 0)
         return error_set(e, ERR_INTERNAL, "KVM refuses a vCPU's TSC deadline");
     return 0;
 }

@@ -70,10 +70,16 @@ int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, enum kvm_kind kind
 int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_state *state,
                     struct error *e) __attribute__((warn_unused_result));
 
-/* Lets the guest's time go on from where it was. `lapic` is NULL, or the saved local APIC where its
- * own timer (not the TSC deadline) was counting, which then starts anew from the saved count. */
+/* A timer that is due sooner than this when a guest goes on is put off until then: it is hardly
+ * later than in a guest that had to wait for a CPU, and the guest's kernel, slow where it is
+ * interpreted, does not get between the restore and the agent. */
+#define VCPU_TIMER_GRACE_MS 10u
+
+/* Lets the guest's time go on from where it was; the guest's TSC runs at `tsc_khz`. `lapic` is
+ * NULL, or the saved local APIC where its own timer (not the TSC deadline) was counting, which then
+ * starts anew from the saved count. */
 int vcpu_time_load(int vcpu_fd, const struct vcpu_time *time, const struct kvm_lapic_state *lapic,
-                   enum kvm_kind kind, uint64_t host_tsc, struct error *e)
+                   enum kvm_kind kind, uint64_t host_tsc, uint32_t tsc_khz, struct error *e)
     __attribute__((warn_unused_result));
 
 /* Whether the local APIC's own timer is counting (Intel SDM volume 3, 11.5.4). */
