@@ -70,7 +70,7 @@ static void enter_cgroups(const struct child_plan *plan, int report_fd)
 
 static void set_limits(const struct child_plan *plan, int report_fd)
 {
-    struct rlimit threads = {.rlim_cur = plan->pids_max, .rlim_max = plan->pids_max};
+    struct rlimit threads = {.rlim_cur = plan->processes_max, .rlim_max = plan->processes_max};
 
     for (size_t i = 0; i < LIMIT_COUNT; i++) {
         struct rlimit r = {.rlim_cur = limits[i].value, .rlim_max = limits[i].value};

@@ -25,8 +25,8 @@ struct child_plan {
     int program_fd;
     int parent_pidfd; /* priv's own: the child must not outlive it */
     const struct cgroup_entry *cgroups;
-    uint32_t uid; /* and gid */
-    uint32_t pids_max;
+    uint32_t uid;           /* and gid */
+    uint32_t processes_max; /* RLIMIT_NPROC, which counts all processes of that uid */
 };
 
 /* What a child that could not reach its exec leaves in the report pipe. */

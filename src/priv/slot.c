@@ -19,6 +19,8 @@
 #define RETRY_MS_FIRST 1u
 #define RETRY_MS_MAX   1000u
 
+#define PROCESSES_PER_UID_MAX 1024u
+
 static int watch(struct priv *p, int fd, enum watch kind, uint32_t slot)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)kind << 32 | slot};
@@ -140,6 +142,18 @@ int slot_retry_all(struct priv *p)
     return next_ns <= now_ns ? 0 : (int)((next_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
+/*
+ * The pids cgroup counts a monitor's threads. RLIMIT_NPROC counts those of its uid, which another
+ * daemon of this host may use as well (same uid base), so it is exact only where it has to stand
+ * in.
+ */
+static uint32_t processes_max(const struct priv *p, const struct cgroup_caps *caps)
+{
+    bool counted = (p->cgroups.controllers & 1u << CGROUP_PIDS) != 0;
+
+    return counted ? PROCESSES_PER_UID_MAX : caps->pids_max;
+}
+
 static int try_start(struct priv *p, uint32_t slot, const struct cgroup_caps *caps, int control_fd,
                      struct error *e)
 {
@@ -161,7 +175,7 @@ static int try_start(struct priv *p, uint32_t slot, const struct cgroup_caps *ca
                               .parent_pidfd = p->self_pidfd,
                               .cgroups = &cgroups,
                               .uid = p->settings.uid_base + 1 + slot,
-                              .pids_max = caps->pids_max};
+                              .processes_max = processes_max(p, caps)};
     if (child_start(&plan, &s->pidfd, &s->pid, &s->report_fd, e) != 0)
         return -1;
     record.pid = s->pid;

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "embed.h"
 #include "ipc/ipc.h"
 #include "serve/handover.h"
 #include "serve/inputs.h"
@@ -64,7 +65,7 @@ static int check(struct serve *s, struct error *e)
     s->own_fd = spawn_own_program(e);
     if (s->own_fd < 0)
         return -1;
-    s->monitor_fd = spawn_monitor_program(e);
+    s->monitor_fd = spawn_seal_program(embed_vmm, (size_t)(embed_vmm_end - embed_vmm), e);
     return s->monitor_fd < 0 ? -1 : 0;
 }
 

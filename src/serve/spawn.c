@@ -10,46 +10,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "embed.h"
 
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010u /* Linux 6.3 */
-#endif
-#ifndef F_SEAL_EXEC
-#define F_SEAL_EXEC 0x0020
-#endif
-
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 #define ABOVE                                                                                      \
     64 /* every fixed descriptor is below; sources are moved above before they are placed */
 #define MOVES_MAX 16
-
-int spawn_monitor_program(struct error *e)
-{
-    size_t size = (size_t)(embed_vmm_end - embed_vmm);
-    FD_AUTO int fd = memfd_create("cloche-vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-
-    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 every memfd is executable */
-        fd = memfd_create("cloche-vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return error_errno(e, errno, "cannot make a file in memory for the monitor");
-    /*
-     * Nobody but root may read it, and the kernel keeps a process undumpable whose program it
-     * cannot read: monitors cannot be traced or looked into by anything with their uid.
-     */
-    if (fd_write_full(fd, embed_vmm, size) != 0 || fchmod(fd, 0511) != 0)
-        return error_errno(e, errno, "cannot write the monitor's program");
-    if (fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_EXEC) != 0 && fcntl(fd, F_ADD_SEALS, SEALS) != 0)
-        return error_errno(e, errno, "cannot seal the monitor's program");
-    return fd_take(&fd);
-}
 
 int spawn_own_program(struct error *e)
 {

@@ -17,8 +17,9 @@ struct spawn_fd {
     int to;
 };
 
-/* A sealed memfd with the embedded monitor, which only its own exec can read (mode 0511). */
-int spawn_monitor_program(struct error *e) __attribute__((warn_unused_result, nonnull));
+/* A sealed memfd with a program, which only its own exec can read (mode 0511). */
+int spawn_seal_program(const void *data, size_t size, struct error *e)
+    __attribute__((warn_unused_result, nonnull));
 
 /* The running binary as a descriptor to exec from: paths may change or be out of reach later. */
 int spawn_own_program(struct error *e) __attribute__((warn_unused_result, nonnull));
