@@ -1,0 +1,70 @@
+/* The exchange as its connection sees it. */
+#pragma once
+
+#include "base/buffer.h"
+#include "daemon/connection.h"
+#include "daemon/exchange.h"
+
+enum exchange_reader { READER_NONE, READER_WHOLE, READER_STREAM };
+
+struct exchange {
+    struct connection *connection;
+    void *user;
+
+    char *head_text; /* the head's bytes, in which names and values have become C strings */
+    struct http_head head;
+    struct http_target target;
+    struct route_match match;
+    char request_id[HTTP_REQUEST_ID_MAX];
+    uint64_t arrival_ns;
+
+    void (*on_gone)(struct exchange *x);
+    void (*on_close)(struct exchange *x);
+
+    enum exchange_reader reader;
+    bool read_called;
+    bool continue_pending; /* the client may be waiting for our 100 and send no body without it */
+    bool paused;
+    uint64_t read_max;
+    uint64_t read_bytes;
+    struct buffer body; /* READER_WHOLE */
+    struct error failure;
+    void (*on_body)(struct exchange *x, const void *data, size_t size);
+    void (*on_data)(struct exchange *x, const void *data, size_t size);
+    void (*on_end)(struct exchange *x, const struct error *failure);
+
+    bool gone;     /* the handler knows, or need not know */
+    bool started;  /* the reply's head is written */
+    bool finished; /* by the handler: nothing more comes from it */
+    bool discard;  /* what is written of the body is dropped */
+    bool chunked;
+    bool drain_wanted;
+    bool has_retry_after;
+    uint64_t length_left;
+    struct buffer headers;
+    void (*on_drain)(struct exchange *x);
+};
+
+/* An exchange for the request whose head was parsed at `data`, or, with NULL, for one that could
+ * not be read. NULL when memory is short. */
+struct exchange *exchange_new(struct connection *c, const struct http_head *head, const char *data);
+void exchange_free(struct exchange *x);
+
+/* Calls the handler of the request's route, or replies that there is none. */
+void exchange_dispatch(struct exchange *x);
+
+/* Moves the reading of the body on by one callback; true when it did (exchange_body.c). */
+bool exchange_body_step(struct exchange *x);
+/* Whether bytes of the body are waited for. */
+bool exchange_body_wanted(const struct exchange *x);
+/* Ends the reading with an error, which the handler or the client gets. */
+void exchange_body_fail(struct exchange *x, const struct error *failure);
+
+/* Ends the exchange from the handler's side. */
+void exchange_finish(struct exchange *x);
+
+/* Drops the part of a body that is being read whole. */
+void exchange_body_drop(struct exchange *x);
+
+/* Tells the handler, once, that the client is gone. */
+void exchange_tell_gone(struct exchange *x);
