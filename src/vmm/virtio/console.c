@@ -280,7 +280,8 @@ static int console_load(struct virtio_device *v, struct wire_reader *r, struct e
     if (r->bad || guest_open > 1 || (c->messages & ~MESSAGES_ALL) != 0)
         return error_set(e, ERR_TEMPLATE_CORRUPT, "impossible saved state of the port");
     c->guest_open = guest_open;
-    c->tx_waiting = true; /* if there is nothing after all, the first pass finds out */
+    /* A chain that was on its way goes on from the loop; a broken ring is found there, too. */
+    c->tx_waiting = virtq_pending(&v->queues[QUEUE_TX], v->mem) != 0;
     return 0;
 }
 
