@@ -299,22 +299,6 @@ void sandbox_destroy(struct sandbox *s, enum sandbox_end why, sandbox_gone_fn go
         (void)uv_timer_start(&s->timer, on_finish_timer, 0, 0);
 }
 
-static void gone_nothing(void *context)
-{
-    (void)context;
-}
-
-void sandbox_forget_gone(struct sandbox *s, void *context)
-{
-    struct gone_call *call;
-
-    SLIST_FOREACH(call, &s->gone, link)
-    {
-        if (call->context == context)
-            call->gone = gone_nothing;
-    }
-}
-
 void sandbox_set_timeout(struct sandbox *s, uint32_t timeout_s)
 {
     s->timeout_s = timeout_s;

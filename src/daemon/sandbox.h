@@ -82,9 +82,6 @@ struct sandbox *sandbox_create(struct daemon *d, const struct sandbox_params *pa
  */
 void sandbox_destroy(struct sandbox *s, enum sandbox_end why, sandbox_gone_fn gone, void *context);
 
-/* Takes back a `gone` callback whose context dies earlier. */
-void sandbox_forget_gone(struct sandbox *s, void *context);
-
 /*
  * The running sandbox with that id; else NULL with ERR_SANDBOX_NOT_FOUND, or ERR_SANDBOX_GONE which
  * says why and when it ended.
