@@ -12,11 +12,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "serve/state_dir.h"
 
 #define LOCK_ATTEMPTS 50
-#define LOCK_PAUSE_US 20000u
+#define PAUSE_US      20000u
 
 /*
  * Two daemons that start at once on the same path must not both find the socket stale. The
@@ -26,7 +27,7 @@
 static void lock_dir(int dir_fd)
 {
     for (unsigned i = 0; i < LOCK_ATTEMPTS && flock(dir_fd, LOCK_EX | LOCK_NB) != 0; i++)
-        (void)usleep(LOCK_PAUSE_US);
+        (void)usleep(PAUSE_US);
 }
 
 static int split_path(const char *path, char ret_dir[PATH_MAX], char ret_name[NAME_MAX + 1],
@@ -58,6 +59,38 @@ static bool answers(const struct sockaddr_un *address)
            (errno != ECONNREFUSED && errno != ENOENT);
 }
 
+static int say_running(const struct sockaddr_un *address, struct error *e)
+{
+    (void)error_set(e, ERR_ALREADY_RUNNING, "another daemon already listens on %s",
+                    address->sun_path);
+    return error_remedy(e, "stop it first, or choose another --socket and --state-dir");
+}
+
+static int set_address(const char *path, struct sockaddr_un *ret_address, struct error *e)
+{
+    *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(ret_address->sun_path))
+        return error_set(e, ERR_USAGE, "--socket: the path is too long");
+    (void)snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "%s", path);
+    return 0;
+}
+
+int listen_check(const char *path, unsigned wait_ms, struct error *e)
+{
+    uint64_t end_ns = clock_mono_ns() + wait_ms * NS_PER_MS;
+    struct sockaddr_un address;
+    struct stat st;
+
+    if (set_address(path, &address, e) != 0)
+        return -1;
+    while (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && answers(&address)) {
+        if (clock_mono_ns() >= end_ns)
+            return say_running(&address, e);
+        (void)usleep(PAUSE_US);
+    }
+    return 0;
+}
+
 static int remove_stale(int dir_fd, const char *name, const struct sockaddr_un *address,
                         struct error *e)
 {
@@ -72,11 +105,8 @@ static int remove_stale(int dir_fd, const char *name, const struct sockaddr_un *
         (void)error_set(e, ERR_USAGE, "%s exists and is not a socket", address->sun_path);
         return error_remedy(e, "choose another --socket, or remove it");
     }
-    if (answers(address)) {
-        (void)error_set(e, ERR_ALREADY_RUNNING, "another daemon already listens on %s",
-                        address->sun_path);
-        return error_remedy(e, "stop it first, or choose another --socket and --state-dir");
-    }
+    if (answers(address))
+        return say_running(address, e);
     if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT)
         return error_errno(e, errno, "cannot remove the stale socket %s", address->sun_path);
     return 0;
@@ -113,13 +143,11 @@ static int bind_socket(struct listen_socket *s, const struct sockaddr_un *addres
 int listen_open(const char *path, gid_t group, struct listen_socket *ret_socket, struct error *e)
 {
     struct listen_socket s = {.fd = -1, .dir_fd = -1};
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un address;
     char dir[PATH_MAX];
 
-    if (strlen(path) >= sizeof(address.sun_path))
-        return error_set(e, ERR_USAGE, "--socket: the path is too long");
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    if (split_path(path, dir, s.name, e) != 0 || state_make_path(dir, e) != 0)
+    if (set_address(path, &address, e) != 0 || split_path(path, dir, s.name, e) != 0 ||
+        state_make_path(dir, e) != 0)
         return -1;
     s.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s.dir_fd < 0)

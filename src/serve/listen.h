@@ -16,6 +16,13 @@ struct listen_socket {
 };
 
 /*
+ * ERR_ALREADY_RUNNING when somebody listens on `path` and still does after `wait_ms`: a daemon that
+ * is being stopped gets that time. Makes nothing.
+ */
+int listen_check(const char *path, unsigned wait_ms, struct error *e)
+    __attribute__((warn_unused_result, nonnull));
+
+/*
  * Binds `path` (mode 0660, root and `group`) and listens. A socket that nobody listens on is
  * replaced; one that answers is ERR_ALREADY_RUNNING; anything else of that name is left alone and
  * an error. The directory is made if need be.

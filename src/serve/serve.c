@@ -31,7 +31,8 @@
 #include "serve/spawn.h"
 #include "serve/state_dir.h"
 
-#define LOCK_WAIT_MS 3000u
+/* For an earlier daemon that is about to end. */
+#define STOPPING_WAIT_MS 3000u
 
 /* Clients, and for each sandbox a few in the daemon, two in priv. */
 #define FDS_MAX 65536u
@@ -60,7 +61,8 @@ static int check(struct serve *s, struct error *e)
     }
     if (inputs_check_kvm(e) != 0 ||
         inputs_open_images(s->options.images, &s->images_fd, s->settings.images_path, e) != 0 ||
-        inputs_open_config(s->options.config, s->options.config_given, &s->config_fd, e) != 0)
+        inputs_open_config(s->options.config, s->options.config_given, &s->config_fd, e) != 0 ||
+        listen_check(s->options.socket, STOPPING_WAIT_MS, e) != 0)
         return -1;
     s->own_fd = spawn_own_program(e);
     if (s->own_fd < 0)
@@ -184,7 +186,8 @@ static int run(struct serve *s, struct error *e)
     if (check(s, e) != 0)
         return -1;
     set_limits();
-    if (state_dir_open(s->options.state_dir, s->options.uid_base, LOCK_WAIT_MS, &s->state, e) != 0)
+    if (state_dir_open(s->options.state_dir, s->options.uid_base, STOPPING_WAIT_MS, &s->state, e) !=
+        0)
         return -1;
     if (take_socket_and_start(s, e) != 0)
         return -1;

@@ -239,10 +239,13 @@ static void test_listen(void **state)
     assert_int_equal(stat(in(f, "run/sock"), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0660);
     /* Somebody listens: untouched. */
+    assert_int_equal(listen_check(in(f, "run/sock"), 30, &e), -1);
+    assert_int_equal(e.code, ERR_ALREADY_RUNNING);
     assert_int_equal(listen_open(in(f, "run/sock"), 0, &second, &e), -1);
     assert_int_equal(e.code, ERR_ALREADY_RUNNING);
     /* Nobody does any more: replaced. The old one's unlink leaves the new one alone. */
     fd_close(&s.fd);
+    assert_int_equal(listen_check(in(f, "run/sock"), 0, &e), 0);
     assert_int_equal(listen_open(in(f, "run/sock"), UID, &second, &e), 0);
     s.ino = s.ino == second.ino ? s.ino + 1 : s.ino;
     listen_unlink(&s);
