@@ -15,6 +15,9 @@
 #include "base/utf8.h"
 #include "cloche/limits.h"
 
+/* Nearer to the largest double, cJSON's rounding to 15 digits prints what is no double any more. */
+#define NUMBER_MAX 1e308
+
 /* What may come next. */
 enum state { VALUE, FIRST_KEY, KEY, FIRST_ELEMENT, AFTER_VALUE };
 
@@ -163,7 +166,7 @@ static int take_number(struct scan *s)
         return bad(s, "a number that is too long");
     memcpy(number, s->text + start, length);
     number[length] = '\0';
-    return isfinite(strtod(number, NULL)) ? 0 : bad(s, "a number that is too large");
+    return fabs(strtod(number, NULL)) <= NUMBER_MAX ? 0 : bad(s, "a number that is too large");
 }
 
 static int take_literal(struct scan *s)

@@ -45,7 +45,7 @@ static void good_texts_are_taken(void **state)
         {TEXT("\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\x7f\"")},
         {TEXT("[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]")},
         {TEXT("{\"a\":{\"a\":1},\"A\":2,\"b\":[{\"a\":1},{\"a\":1}]}")},
-        {TEXT("[9007199254740991,1.7976931348623157e308]")},
+        {TEXT("[9007199254740991,1e308]")},
         {TEXT("{\"\":1}")},
     };
 
@@ -101,6 +101,7 @@ static void hostile_texts_are_refused(void **state)
         {TEXT("1e+")},
         {TEXT("0x10")},
         {TEXT("1e999")},
+        {TEXT("1.7976931348623157e308")},
         {TEXT("-1e999")},
         {TEXT("NaN")},
         {TEXT("Infinity")},
