@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "cloche/limits.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/vcpu_state.h"
 

@@ -34,11 +34,18 @@ struct vcpu_time {
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE; 0: not armed */
 };
 
+/* As struct kvm_xsave; 4 KiB hold all but AMX, which no guest gets (x86/cpuid.c). */
+struct xsave_area {
+    uint32_t region[1024];
+};
+
+_Static_assert(sizeof(struct xsave_area) == sizeof(struct kvm_xsave), "KVM's layout");
+
 struct vcpu_state {
     struct kvm_mp_state mp_state;
     struct kvm_regs regs;
     struct kvm_sregs2 sregs;
-    struct kvm_xsave xsave; /* 4 KiB hold all but AMX, which no guest gets (x86/cpuid.c) */
+    struct xsave_area xsave;
     struct kvm_xcrs xcrs;
     struct kvm_debugregs debugregs;
     struct kvm_lapic_state lapic;
