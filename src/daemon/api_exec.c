@@ -4,8 +4,8 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api.h"
-#include "daemon/command.h"
 #include "daemon/exchange.h"
+#include "daemon/exec_reply.h"
 #include "daemon/exec_request.h"
 #include "daemon/sandbox.h"
 #include "json/json.h"
@@ -15,7 +15,7 @@
 struct exec_call {
     cJSON *tree; /* the request's body */
     struct exec_request request;
-    struct command *command;
+    struct exec_reply *reply;
 };
 
 static const struct json_field fields[] = {
@@ -27,7 +27,7 @@ static void on_close(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
-    command_free(call->command);
+    exec_reply_free(call->reply);
     exec_request_fini(&call->request);
     cJSON_Delete(call->tree);
     free(call);
@@ -38,8 +38,8 @@ static void on_gone(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
-    command_free(call->command);
-    call->command = NULL;
+    exec_reply_free(call->reply);
+    call->reply = NULL;
     exchange_abort(x);
 }
 
@@ -47,7 +47,7 @@ static void on_drain(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
-    command_drain(call->command);
+    exec_reply_drain(call->reply);
 }
 
 /* The last record of a stream, or the whole reply; both are one JSON object. */
@@ -65,7 +65,7 @@ static void put_end(struct exchange *x, const struct exec_result *result, struct
     } else {
         if (is_streamed)
             json_put_text(&w, "type", "end");
-        command_put_result(call->command, result, &w);
+        exec_reply_put_result(call->reply, result, &w);
     }
     json_end_object(&w);
     if (w.failed || buffer_append_text(out, "\n") != 0)
@@ -99,11 +99,11 @@ static void on_command_end(void *context, const struct exec_result *result)
 static int start(struct exchange *x, struct exec_call *call, const void *data, size_t size,
                  struct error *e)
 {
-    struct command_spec spec = {.exchange = x,
-                                .request = &call->request,
-                                .on_drain = exchange_accepts(x, NDJSON_TYPE) ? on_drain : NULL,
-                                .on_end = on_command_end,
-                                .context = x};
+    struct exec_reply_spec spec = {.exchange = x,
+                                   .request = &call->request,
+                                   .on_drain = exchange_accepts(x, NDJSON_TYPE) ? on_drain : NULL,
+                                   .on_end = on_command_end,
+                                   .context = x};
 
     if (json_parse_object(data, size, &call->tree, e) != 0 ||
         json_read(call->tree, "", fields, sizeof(fields) / sizeof(fields[0]), call, e) != 0 ||
@@ -113,7 +113,7 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
     if (s == NULL ||
         exec_request_complete(&call->request, sandbox_template(s), sandbox_env(s), e) != 0)
         return -1;
-    return command_start(&spec, sandbox_agent(s), &call->command, e);
+    return exec_reply_start(&spec, sandbox_agent(s), &call->reply, e);
 }
 
 static void on_body(struct exchange *x, const void *data, size_t size)

@@ -19,8 +19,8 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api.h"
-#include "daemon/command.h"
 #include "daemon/exchange.h"
+#include "daemon/exec_reply.h"
 #include "daemon/guest_file.h"
 #include "daemon/run_request.h"
 #include "daemon/sandbox.h"
@@ -42,7 +42,7 @@ struct run_call {
     struct guest_file *file; /* PUTTING, COLLECTING: the transfer under way */
     size_t file_index;       /* PUTTING: which, and how much of it was sent */
     size_t file_used;
-    struct command *command;
+    struct exec_reply *reply;
     const cJSON *collect_item; /* COLLECTING: which */
     struct buffer content;     /* COLLECTING: of that one */
     bool is_too_large;
@@ -69,8 +69,8 @@ static void destroy_sandbox(struct run_call *call)
 /* Stops whatever is under way; nothing calls back after that. */
 static void stop(struct run_call *call)
 {
-    command_free(call->command);
-    call->command = NULL;
+    exec_reply_free(call->reply);
+    call->reply = NULL;
     guest_file_abandon(call->file);
     call->file = NULL;
     destroy_sandbox(call);
@@ -133,7 +133,7 @@ static void on_drain(struct exchange *x)
     if (call->state == RUN_REPLYING)
         pump_reply(call);
     else
-        command_drain(call->command);
+        exec_reply_drain(call->reply);
 }
 
 static void reply(struct run_call *call)
@@ -274,9 +274,9 @@ static void on_command_end(void *context, const struct exec_result *result)
         reply(call);
         return;
     }
-    command_put_result(call->command, result, &call->writer);
-    command_free(call->command);
-    call->command = NULL;
+    exec_reply_put_result(call->reply, result, &call->writer);
+    exec_reply_free(call->reply);
+    call->reply = NULL;
     if (!call->is_streamed)
         json_begin_array(&call->writer, "files");
     call->state = RUN_COLLECTING;
@@ -286,16 +286,16 @@ static void on_command_end(void *context, const struct exec_result *result)
 
 static void run_command(struct run_call *call, struct sandbox *s)
 {
-    const struct command_spec spec = {.exchange = call->exchange,
-                                      .request = &call->request.exec,
-                                      .on_drain = call->is_streamed ? on_drain : NULL,
-                                      .on_end = on_command_end,
-                                      .context = call};
+    const struct exec_reply_spec spec = {.exchange = call->exchange,
+                                         .request = &call->request.exec,
+                                         .on_drain = call->is_streamed ? on_drain : NULL,
+                                         .on_end = on_command_end,
+                                         .context = call};
     struct error e = ERROR_INIT;
 
     call->state = RUN_RUNNING;
     if (exec_request_complete(&call->request.exec, sandbox_template(s), sandbox_env(s), &e) != 0 ||
-        command_start(&spec, sandbox_agent(s), &call->command, &e) != 0)
+        exec_reply_start(&spec, sandbox_agent(s), &call->reply, &e) != 0)
         reply_error(call, &e);
 }
 

@@ -1,11 +1,11 @@
 #include "daemon/env.h"
 
-#include <cjson/cJSON.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cloche/limits.h"
+#include "json/json.h"
 
 static const char *const empty_vector[] = {NULL};
 

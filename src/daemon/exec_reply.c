@@ -1,4 +1,4 @@
-#include "daemon/command.h"
+#include "daemon/exec_reply.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -17,8 +17,8 @@ _Static_assert(QUEUE_HIGH + OUTPUT_RECORD_MAX(PIECE_BYTES) <= HTTP_REPLY_QUEUE_M
                "a record always fits the exchange's queue");
 _Static_assert(QUEUE_HIGH > HTTP_REPLY_QUEUE_LOW, "a full queue is followed by a drain");
 
-struct command {
-    struct command_spec spec;
+struct exec_reply {
+    struct exec_reply_spec spec;
     struct exec *exec; /* NULL when over */
     size_t stdin_used;
     /* Buffered: the output. Streamed: what the exchange has not taken, at most a window each. */
@@ -35,7 +35,7 @@ struct command {
 static const char *const output_names[EXEC_OUTPUT_COUNT] = {
     [EXEC_STDOUT] = "stdout", [EXEC_STDERR] = "stderr"};
 
-static void write_line(struct command *c)
+static void write_line(struct exec_reply *c)
 {
     if (exchange_write(c->spec.exchange, buffer_bytes(&c->line), c->line.size) != 0)
         c->has_failed = true;
@@ -43,7 +43,7 @@ static void write_line(struct command *c)
 }
 
 /* Starts the reply's stream; `pid` 0 where the command was never seen to start. */
-static void start_reply(struct command *c, uint32_t pid)
+static void start_reply(struct exec_reply *c, uint32_t pid)
 {
     struct json_writer w;
 
@@ -60,8 +60,8 @@ static void start_reply(struct command *c, uint32_t pid)
     write_line(c);
 }
 
-static void put_record(struct command *c, enum exec_output which, const uint8_t *data, size_t size,
-                       bool is_last)
+static void put_record(struct exec_reply *c, enum exec_output which, const uint8_t *data,
+                       size_t size, bool is_last)
 {
     if (output_record_append(&c->line, output_names[which], &c->tails[which], data, size,
                              is_last) != 0)
@@ -71,7 +71,7 @@ static void put_record(struct command *c, enum exec_output which, const uint8_t 
 }
 
 /* Hands held output to the exchange as far as it may; true when nothing is held any more. */
-static bool pump(struct command *c)
+static bool pump(struct exec_reply *c)
 {
     for (unsigned i = 0; i < EXEC_OUTPUT_COUNT; i++) {
         struct buffer *held = &c->output[i];
@@ -91,7 +91,7 @@ static bool pump(struct command *c)
 }
 
 /* Tells the owner of the end once all output is out. */
-static void tell_end(struct command *c)
+static void tell_end(struct exec_reply *c)
 {
     if (!c->is_ended || c->is_told)
         return;
@@ -116,7 +116,7 @@ static void tell_end(struct command *c)
 }
 
 /* With its output lost there is no point in letting the command go on. */
-static void end_failed(struct command *c)
+static void end_failed(struct exec_reply *c)
 {
     if (!c->has_failed || c->exec == NULL)
         return;
@@ -128,7 +128,7 @@ static void end_failed(struct command *c)
 
 static void on_start(void *arg, uint32_t pid)
 {
-    struct command *c = arg;
+    struct exec_reply *c = arg;
 
     if (c->is_streamed)
         start_reply(c, pid);
@@ -137,7 +137,7 @@ static void on_start(void *arg, uint32_t pid)
 
 static void on_output(void *arg, enum exec_output which, const uint8_t *data, size_t size)
 {
-    struct command *c = arg;
+    struct exec_reply *c = arg;
 
     if (buffer_append(&c->output[which], data, size) != 0)
         c->has_failed = true;
@@ -150,7 +150,7 @@ static void on_output(void *arg, enum exec_output which, const uint8_t *data, si
 
 static void feed_stdin(void *arg)
 {
-    struct command *c = arg;
+    struct exec_reply *c = arg;
     const struct exec_request *r = c->spec.request;
 
     c->stdin_used +=
@@ -161,7 +161,7 @@ static void feed_stdin(void *arg)
 
 static void on_end(void *arg, const struct exec_result *result)
 {
-    struct command *c = arg;
+    struct exec_reply *c = arg;
 
     c->exec = NULL;
     c->result = *result;
@@ -169,8 +169,8 @@ static void on_end(void *arg, const struct exec_result *result)
     tell_end(c);
 }
 
-int command_start(const struct command_spec *spec, struct agent_link *link,
-                  struct command **ret_command, struct error *e)
+int exec_reply_start(const struct exec_reply_spec *spec, struct agent_link *link,
+                     struct exec_reply **ret_reply, struct error *e)
 {
     static const struct exec_calls calls = {.on_start = on_start,
                                             .on_output = on_output,
@@ -178,7 +178,7 @@ int command_start(const struct command_spec *spec, struct agent_link *link,
                                             .on_end = on_end};
     bool is_streamed = spec->on_drain != NULL;
     struct exec_spec exec_spec;
-    struct command *c = calloc(1, sizeof(*c));
+    struct exec_reply *c = calloc(1, sizeof(*c));
 
     if (c == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory for a command");
@@ -196,11 +196,11 @@ int command_start(const struct command_spec *spec, struct agent_link *link,
     c->line = (struct buffer)BUFFER_INIT(OUTPUT_RECORD_MAX(PIECE_BYTES));
     if (exec_spec.has_stdin)
         feed_stdin(c);
-    *ret_command = c;
+    *ret_reply = c;
     return 0;
 }
 
-void command_drain(struct command *c)
+void exec_reply_drain(struct exec_reply *c)
 {
     if (c == NULL)
         return;
@@ -227,7 +227,8 @@ static void put_usage(const struct exec_result *r, struct json_writer *w)
     json_end_object(w);
 }
 
-void command_put_result(const struct command *c, const struct exec_result *r, struct json_writer *w)
+void exec_reply_put_result(const struct exec_reply *c, const struct exec_result *r,
+                           struct json_writer *w)
 {
     json_put_text(w, "end", exec_end_name(r->end));
     if (r->end == EXEC_EXITED)
@@ -250,7 +251,7 @@ void command_put_result(const struct command *c, const struct exec_result *r, st
     json_end_object(w);
 }
 
-void command_free(struct command *c)
+void exec_reply_free(struct exec_reply *c)
 {
     if (c == NULL)
         return;

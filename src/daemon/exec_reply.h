@@ -18,7 +18,7 @@
 #include "json/json_write.h"
 
 struct agent_link;
-struct command;
+struct exec_reply;
 struct exchange;
 
 /* A reply with all output, every byte of it a control character that JSON writes with six. */
@@ -26,29 +26,30 @@ struct exchange;
 
 #define NDJSON_TYPE "application/x-ndjson"
 
-struct command_spec {
+struct exec_reply_spec {
     struct exchange *exchange;
     const struct exec_request *request; /* complete; outlives the command */
-    /* Not NULL: output is streamed. Given to exchange_start; it calls command_drain(). */
+    /* Not NULL: output is streamed. Given to exchange_start; it calls exec_reply_drain(). */
     void (*on_drain)(struct exchange *x);
     /* The command is over and all its output is handed out. Streaming and `result->end` other than
-     * EXEC_FAILED: the reply has started. Called once, from the loop; not after command_free(). */
+     * EXEC_FAILED: the reply has started. Called once, from the loop; not after exec_reply_free().
+     */
     void (*on_end)(void *context, const struct exec_result *result);
     void *context;
 };
 
 /* Starts it; 0, or -1 with an error of exec_start(). */
-int command_start(const struct command_spec *spec, struct agent_link *link,
-                  struct command **ret_command, struct error *e)
+int exec_reply_start(const struct exec_reply_spec *spec, struct agent_link *link,
+                     struct exec_reply **ret_reply, struct error *e)
     __attribute__((warn_unused_result));
 
 /* The exchange takes more. Accepts NULL. */
-void command_drain(struct command *c);
+void exec_reply_drain(struct exec_reply *c);
 
 /* Appends {"end", "exit_code", ..., "times"} to an object that was begun; with the gathered output
  * unless it was streamed. */
-void command_put_result(const struct command *c, const struct exec_result *result,
-                        struct json_writer *w);
+void exec_reply_put_result(const struct exec_reply *c, const struct exec_result *result,
+                           struct json_writer *w);
 
 /* Kills the command where it still runs, and frees. Accepts NULL. */
-void command_free(struct command *c);
+void exec_reply_free(struct exec_reply *c);
