@@ -244,15 +244,11 @@ uint64_t exchange_arrival_ns(const struct exchange *x)
 /* Finds a parameter's name in the list; `*ret_many` says whether it may repeat. */
 static bool is_listed(const char *const *names, const char *name, bool *ret_many)
 {
-    size_t size = strlen(name);
-
     for (; *names != NULL; names++) {
-        if (strncmp(*names, name, size) == 0 && strcmp(*names + size, "*") == 0) {
-            *ret_many = true;
-            return true;
-        }
-        if (strcmp(*names, name) == 0) {
-            *ret_many = false;
+        size_t size = strcspn(*names, "*");
+
+        if (strlen(name) == size && memcmp(*names, name, size) == 0) {
+            *ret_many = (*names)[size] == '*';
             return true;
         }
     }

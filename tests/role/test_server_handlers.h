@@ -1,0 +1,314 @@
+/*
+ * The handlers that the server's tests run it with, and what they have seen.
+ */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "cloche/limits.h"
+#include "daemon/exchange.h"
+#include "daemon/server.h"
+#include "http/chunked.h"
+#include "http/head.h"
+
+#define SMALL_MAX    16u
+#define UPLOAD_PIECE (64 * KIB)
+
+struct fixture {
+    uv_loop_t loop;
+    struct server *server;
+    struct sockaddr_un address;
+    bool stopped;
+    uint64_t now_ns;
+
+    /* What the handlers saw. */
+    unsigned calls, closes, gone, ends, failures, waiting_calls;
+    enum error_code failure;
+    struct exchange *waiting; /* of /wait: the test finishes it */
+    uint64_t uploaded;
+    bool upload_paused;
+    bool upload_auto; /* an upload's pauses end by themselves */
+    bool upload_any;  /* several at once, of any content */
+    struct exchange *upload;
+    uv_timer_t resume_timer;
+    size_t queue_peak;
+};
+
+struct download {
+    uint64_t left;
+    uint64_t at;
+};
+
+static inline struct fixture *fixture_of(struct exchange *x)
+{
+    return exchange_context(x);
+}
+
+static inline void count_close(struct exchange *x)
+{
+    fixture_of(x)->closes++;
+    free(exchange_user(x));
+}
+
+static inline struct fixture *enter(struct exchange *x)
+{
+    fixture_of(x)->calls++;
+    exchange_on_close(x, count_close);
+    assert_true(exchange_arrival_ns(x) > 0 && exchange_arrival_ns(x) <= clock_mono_ns());
+    return fixture_of(x);
+}
+
+static inline void handle_echo(struct exchange *x)
+{
+    static const char *const names[] = {"q", "many*", NULL};
+    struct error e = ERROR_INIT;
+
+    (void)enter(x);
+    if (exchange_check_query(x, names, &e) != 0) {
+        exchange_reply_error(x, &e);
+        return;
+    }
+    cJSON *tree = cJSON_CreateObject();
+    (void)cJSON_AddStringToObject(tree, "word", exchange_param(x, "word"));
+    (void)cJSON_AddStringToObject(tree, "q", exchange_query(x, "q") ? exchange_query(x, "q") : "-");
+    (void)cJSON_AddStringToObject(tree, "x",
+                                  exchange_header(x, "x-test") ? exchange_header(x, "x-test") : "");
+    (void)cJSON_AddBoolToObject(tree, "ndjson", exchange_accepts(x, "application/x-ndjson"));
+    exchange_set_header(x, "X-Extra", "%d", 42);
+    exchange_reply_json(x, 200, tree);
+}
+
+static inline void whole_body(struct exchange *x, const void *data, size_t size)
+{
+    assert_non_null(data);
+    exchange_reply(x, 200, "application/octet-stream", data, size);
+}
+
+static inline void handle_whole(struct exchange *x)
+{
+    (void)enter(x);
+    exchange_read_whole(x, HTTP_JSON_BODY_MAX, whole_body);
+}
+
+static inline void handle_small(struct exchange *x)
+{
+    (void)enter(x);
+    exchange_read_whole(x, SMALL_MAX, whole_body);
+}
+
+static inline void resume_upload(uv_timer_t *timer)
+{
+    struct fixture *f = timer->data;
+
+    f->upload_paused = false;
+    exchange_resume(f->upload);
+}
+
+static inline void upload_data(struct exchange *x, const void *data, size_t size)
+{
+    struct fixture *f = fixture_of(x);
+
+    if (f->upload_any)
+        return;
+    assert_true(size > 0 && !f->upload_paused);
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal(((const uint8_t *)data)[i], (uint8_t)((f->uploaded + i) * 7));
+    if (f->uploaded / UPLOAD_PIECE != (f->uploaded + size) / UPLOAD_PIECE) {
+        exchange_pause(x);
+        f->upload_paused = true;
+        if (f->upload_auto)
+            (void)uv_timer_start(&f->resume_timer, resume_upload, 1, 0);
+    }
+    f->uploaded += size;
+}
+
+static inline void upload_end(struct exchange *x, const struct error *failure)
+{
+    struct fixture *f = fixture_of(x);
+    char text[32];
+
+    f->ends++;
+    f->upload = NULL;
+    (void)uv_timer_stop(&f->resume_timer);
+    if (failure != NULL) {
+        f->failures++;
+        f->failure = failure->code;
+        exchange_reply_error(x, failure);
+        return;
+    }
+    int size = snprintf(text, sizeof(text), "%llu", (unsigned long long)f->uploaded);
+    exchange_reply(x, 201, "text/plain", text, (size_t)size);
+}
+
+static inline void count_gone(struct exchange *x)
+{
+    fixture_of(x)->gone++;
+}
+
+static inline void handle_upload(struct exchange *x)
+{
+    struct fixture *f = enter(x);
+
+    f->uploaded = 0;
+    f->upload = x;
+    f->upload_paused = false;
+    exchange_on_gone(x, count_gone);
+    exchange_read_stream(x, UINT64_C(1) << 30, upload_data, upload_end);
+}
+
+static inline void download_more(struct exchange *x)
+{
+    struct download *d = exchange_user(x);
+    struct fixture *f = fixture_of(x);
+    uint8_t piece[10000];
+
+    while (d->left > 0 && exchange_queued(x) <= 256 * KIB) {
+        size_t size = d->left < sizeof(piece) ? (size_t)d->left : sizeof(piece);
+
+        for (size_t i = 0; i < size; i++)
+            piece[i] = (uint8_t)((d->at + i) * 7);
+        assert_int_equal(exchange_write(x, piece, size), 0);
+        d->at += size;
+        d->left -= size;
+        if (exchange_queued(x) > f->queue_peak)
+            f->queue_peak = exchange_queued(x);
+    }
+    if (d->left == 0)
+        exchange_end(x);
+}
+
+static inline void gone_abort(struct exchange *x)
+{
+    fixture_of(x)->gone++;
+    exchange_abort(x);
+}
+
+static inline void start_download(struct exchange *x, bool chunked)
+{
+    struct download *d = calloc(1, sizeof(*d));
+
+    (void)enter(x);
+    assert_non_null(d);
+    d->left = strtoull(exchange_param(x, "bytes"), NULL, 10);
+    exchange_set_user(x, d);
+    exchange_on_gone(x, gone_abort);
+    exchange_start(x, 200, "application/octet-stream", chunked ? EXCHANGE_LENGTH_UNKNOWN : d->left,
+                   download_more);
+    download_more(x);
+}
+
+static inline void handle_chunked(struct exchange *x)
+{
+    start_download(x, true);
+}
+
+static inline void handle_length(struct exchange *x)
+{
+    start_download(x, false);
+}
+
+static inline void handle_large(struct exchange *x)
+{
+    size_t size = strtoull(exchange_param(x, "bytes"), NULL, 10);
+    struct buffer body = BUFFER_INIT(size);
+    uint8_t *to = buffer_reserve(&body, size);
+
+    (void)enter(x);
+    assert_non_null(to);
+    for (size_t i = 0; i < size; i++)
+        to[i] = (uint8_t)(i * 7);
+    buffer_commit(&body, size);
+    exchange_reply_buffer(x, 200, "application/octet-stream", &body);
+}
+
+static inline void handle_wait(struct exchange *x)
+{
+    struct fixture *f = enter(x);
+
+    f->waiting_calls++;
+    f->waiting = x;
+    exchange_on_gone(x, count_gone);
+}
+
+/* Starts a reply and then fails; by query: with a length, by an error. */
+static inline void handle_cut(struct exchange *x)
+{
+    const char *how = exchange_query(x, "how");
+    struct error e = ERROR_INIT;
+
+    (void)enter(x);
+    error_set(&e, ERR_INTERNAL, "too late");
+    exchange_start(x, 200, "text/plain",
+                   strcmp(how, "length") == 0 ? 1000 : EXCHANGE_LENGTH_UNKNOWN, NULL);
+    assert_int_equal(exchange_write(x, "begin", 5), 0);
+    if (strcmp(how, "length") == 0)
+        exchange_end(x);
+    else if (strcmp(how, "error") == 0)
+        exchange_reply_error(x, &e);
+    else
+        exchange_abort(x);
+}
+
+static inline void handle_empty(struct exchange *x)
+{
+    (void)enter(x);
+    exchange_reply_empty(x);
+}
+
+static inline void handle_full(struct exchange *x)
+{
+    struct error e = ERROR_INIT;
+
+    (void)enter(x);
+    error_set(&e, ERR_NO_CAPACITY, "no room");
+    error_remedy(&e, "delete a sandbox");
+    exchange_reply_error(x, &e);
+}
+
+/* More than the queue takes: refused, and the handler aborts. */
+static inline void handle_flood(struct exchange *x)
+{
+    static const uint8_t piece[64 * KIB];
+    unsigned count = 0;
+
+    (void)enter(x);
+    exchange_start(x, 200, NULL, EXCHANGE_LENGTH_UNKNOWN, NULL);
+    while (exchange_write(x, piece, sizeof(piece)) == 0)
+        assert_true(count++ < 1000);
+    assert_true(exchange_queued(x) <= HTTP_REPLY_QUEUE_MAX + 32 * KIB);
+    exchange_abort(x);
+}
+
+static const struct route routes[] = {
+    {"GET", "/echo/{word}", handle_echo},
+    {"DELETE", "/echo/{word}", handle_empty},
+    {"GET", "/echo/fixed/x", handle_empty},
+    {"GET", "/", handle_empty},
+    {"POST", "/whole", handle_whole},
+    {"POST", "/small", handle_small},
+    {"PUT", "/upload", handle_upload},
+    {"GET", "/chunked/{bytes}", handle_chunked},
+    {"GET", "/length/{bytes}", handle_length},
+    {"GET", "/large/{bytes}", handle_large},
+    {"GET", "/wait", handle_wait},
+    {"POST", "/wait", handle_wait},
+    {"GET", "/cut", handle_cut},
+    {"POST", "/ignore", handle_empty},
+    {"GET", "/full", handle_full},
+    {"GET", "/flood", handle_flood},
+};
