@@ -142,7 +142,7 @@ static int template_open(struct template *t, int images_fd, const char *name, st
     FD_AUTO int dir = openat(images_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     *t = (struct template){.root_fd = -1};
-    (void)snprintf(t->name, sizeof(t->name), "%s", name);
+    (void)snprintf(t->name, sizeof(t->name), "%.63s", name); /* name_is_sane: it is no longer */
     if (dir < 0)
         return error_errno(e, errno, "template %s: cannot open its folder", name);
     if (read_description(t, dir, e) == 0 && open_image(t, dir, e) == 0)
