@@ -204,25 +204,48 @@ pid_t fixture_probe(struct priv_fixture *f, uint32_t slot, int *ret_socket,
     return event.pid;
 }
 
-unsigned fixture_cgroups(const struct priv_fixture *f, const char *slot)
+/* The layout of this host, as priv finds it. */
+static const struct cgroup_layout *find_layout(void)
 {
     static char text[256 * 1024];
     static struct cgroup_layout layout;
     FD_AUTO int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd_read_full(fd, text, sizeof(text));
-    unsigned count = 0;
 
     assert_true(n > 0);
     cgroup_layout_parse(text, (size_t)n, &layout);
-    for (unsigned i = 0; i < layout.count; i++) {
+    return &layout;
+}
+
+unsigned fixture_cgroups(const struct priv_fixture *f, const char *slot)
+{
+    const struct cgroup_layout *layout = find_layout();
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < layout->count; i++) {
         char path[PATH_MAX + 64];
         struct stat st;
 
         (void)snprintf(path, sizeof(path), "%s/cloche-%016" PRIx64 "/%s",
-                       layout.hierarchies[i].path, f->instance, slot != NULL ? slot : "");
+                       layout->hierarchies[i].path, f->instance, slot != NULL ? slot : "");
         count += stat(path, &st) == 0;
     }
     return count;
+}
+
+void fixture_enter_cgroups(const struct priv_fixture *f, const char *slot, pid_t pid)
+{
+    const struct cgroup_layout *layout = find_layout();
+
+    for (unsigned i = 0; i < layout->count; i++) {
+        char path[PATH_MAX + 64];
+
+        (void)snprintf(path, sizeof(path), "%s/cloche-%016" PRIx64 "/%s/cgroup.procs",
+                       layout->hierarchies[i].path, f->instance, slot);
+        FD_AUTO int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0)
+            assert_true(dprintf(fd, "%d", pid) > 0);
+    }
 }
 
 bool process_lives(pid_t pid)

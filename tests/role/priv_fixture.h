@@ -59,6 +59,9 @@ pid_t fixture_probe(struct priv_fixture *f, uint32_t slot, int *ret_socket,
 /* How many directories of that name (slot, or NULL for the whole subtree) the cgroup trees have. */
 unsigned fixture_cgroups(const struct priv_fixture *f, const char *slot);
 
+/* Puts a process into the slot's cgroups, which exist. */
+void fixture_enter_cgroups(const struct priv_fixture *f, const char *slot, pid_t pid);
+
 /* Whether the process is there (a zombie is not), and a wait of up to 5 s until it is not. */
 bool process_lives(pid_t pid);
 bool process_ends(pid_t pid);
