@@ -58,6 +58,7 @@ $(BUILD)/gen/embed_%.o: src/embed.S
 $(BUILD)/gen/embed_vmm.o: $(BUILD)/vmm
 $(BUILD)/gen/embed_initramfs.o: $(BUILD)/initramfs.cpio
 $(BUILD)/gen/embed_priv_probe.o: $(BUILD)/priv_probe
+$(BUILD)/tests/role/test_priv $(BUILD)/tests/role/test_priv_crash: $(BUILD)/gen/embed_priv_probe.o
 
 $(BUILD)/cloche: $(BUILD)/host/src/main.o $(foreach c,$(COMPONENTS),$(call lib,$(c))) \
                  $(BUILD)/gen/embed_vmm.o $(BUILD)/gen/embed_initramfs.o

@@ -71,9 +71,10 @@ int fixture_start(struct priv_fixture *f)
     int ready[2];
     char byte;
 
-    FD_AUTO int listen_fd = bind_socket(f, &st);
+    int listen_fd = bind_socket(f, &st);
     settings.socket_dev = st.st_dev;
     settings.socket_ino = st.st_ino;
+    fd_close(&listen_fd);
     FD_AUTO int dir_fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     FD_AUTO int lock_fd = openat(dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     FD_AUTO int settings_fd = handover_seal(&settings, &e);

@@ -76,6 +76,14 @@ static const char *in(const struct fixture *f, const char *name)
     return p;
 }
 
+static void make_file(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    (void)close(fd);
+}
+
 static int parse(struct serve_options *o, struct error *e, const char *a, const char *b)
 {
     char name[] = "serve";
@@ -189,7 +197,7 @@ static void test_foreign_state_dir(void **state)
         skip();
     /* Somebody's folder with something in it: neither used nor changed. */
     assert_int_equal(mkdir(in(f, "state"), 0755), 0);
-    FD_AUTO int fd = open(in(f, "state/foreign"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    make_file(in(f, "state/foreign"));
     assert_int_equal(state_dir_open(in(f, "state"), UID, 0, &d, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
     assert_int_equal(stat(in(f, "state"), &st), 0);
@@ -207,7 +215,7 @@ static void test_foreign_state_dir(void **state)
     assert_int_equal(stat("/tmp", &st), 0);
     assert_int_equal(st.st_uid, 0);
     /* A file in its place. */
-    FD_AUTO int file = open(in(f, "file"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    make_file(in(f, "file"));
     assert_int_equal(state_dir_open(in(f, "file"), UID, 0, &d, &e), -1);
     assert_int_equal(state_dir_open(in(f, "file/below"), UID, 0, &d, &e), -1);
 }
@@ -264,7 +272,7 @@ static void test_listen_on_other_things(void **state)
     struct error e = ERROR_INIT;
     struct stat st;
 
-    FD_AUTO int file = open(in(f, "file"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    make_file(in(f, "file"));
     assert_int_equal(listen_open(in(f, "file"), 0, &s, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
     assert_int_equal(stat(in(f, "file"), &st), 0);
