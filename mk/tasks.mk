@@ -64,7 +64,6 @@ $(BUILD)/tests/$(1)/%: $(BUILD)/host/tests/$(1)/%.o $(call support,$(1)) $(TEST_
 endef
 $(foreach d,unit role payload,$(eval $(call test_rule,$(d),,-lcmocka)))
 $(eval $(call test_rule,fuzz,-fsanitize=fuzzer,))
-$(BUILD)/tests/role/test_priv: $(BUILD)/gen/embed_priv_probe.o
 .SECONDARY:
 
 test-programs: $(TEST_PROGRAMS)
@@ -116,3 +115,5 @@ install:
 
 clean:
 	$(Q)rm -rf build
+
+include mk/payload.mk

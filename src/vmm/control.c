@@ -81,8 +81,11 @@ void control_refuse(struct control *c)
     struct error e = ERROR_INIT;
     struct vmm_start message;
 
-    if (ipc_recv(c->fd, &message, sizeof(message), NULL, 0, NULL, &e) == 0)
+    if (ipc_recv(c->fd, &message, sizeof(message), NULL, 0, NULL, &e) == 0) {
+        /* Another thread may be saying why the guest is gone: that is the end that counts. */
+        (void)pthread_mutex_lock(&c->end_lock);
         _exit(CONTROL_EXIT_OK);
+    }
     control_gone(c, VMM_GONE_PROTOCOL, 0, "a message came after START");
 }
 

@@ -14,7 +14,7 @@
 
 struct serial;
 
-/* Exit codes of the process. */
+/* Exit codes of the process: parked, or the daemon closed the socket; GONE was sent. */
 enum { CONTROL_EXIT_OK = 0, CONTROL_EXIT_GONE = 1 };
 
 struct control {
