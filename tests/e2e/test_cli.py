@@ -1,0 +1,144 @@
+"""The command line: exit codes, streams, copies, and a daemon of its own for one run."""
+import os
+import signal
+import subprocess
+import tempfile
+import time
+
+from harness import BINARY, IMAGES, KEPT_STATE, Daemon, DaemonTest, require, run_cli, wait_for
+
+BYTES = bytes(range(256)) * 1024
+
+
+class CliTest(DaemonTest):
+    def run_command(self, *words, **options):
+        return self.daemon.cli("run", "--template", "base", "--", *words, **options)
+
+    def test_exit_code_and_streams(self):
+        done = self.run_command("sh", "-c", "echo out; echo err >&2; exit 5")
+        self.assertEqual((done.returncode, done.stdout), (5, b"out\n"))
+        self.assertIn(b"err\n", done.stderr)
+
+    def test_signal_and_timeout(self):
+        self.assertEqual(self.run_command("sh", "-c", "kill -15 $$").returncode, 128 + 15)
+        done = self.daemon.cli("run", "--template", "base", "--timeout", "2", "--", "sleep", "99")
+        self.assertEqual(done.returncode, 124)
+
+    def test_own_failures(self):
+        done = self.daemon.cli("run", "--template", "nope", "--", "true")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(b"nope", done.stderr)
+        self.assertEqual(self.run_command("/no/such/program").returncode, 125)
+        self.assertEqual(self.daemon.cli("run", "--nonsense").returncode, 2)
+        self.assertEqual(self.daemon.cli("exec", "sb_none", "--", "true").returncode, 125)
+
+    def test_no_daemon(self):
+        done = run_cli("ps", socket_path=self.daemon.socket + ".none")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(b"cloche serve", done.stderr)
+
+    def test_stdin_files_collect(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "in.bin")
+            with open(source, "wb") as f:
+                f.write(BYTES)
+            done = self.daemon.cli(
+                "run", "--template", "base", "--file", source, "--env", "A=b",
+                "--collect", f"out.bin:{folder}/back", "--", "sh", "-c",
+                "cat; echo $A; cp in.bin out.bin", input=b"from stdin\n")
+            self.assertEqual((done.returncode, done.stdout), (0, b"from stdin\nb\n"), done.stderr)
+            with open(os.path.join(folder, "back"), "rb") as f:
+                self.assertEqual(f.read(), BYTES)
+
+    def test_collect_of_nothing_fails(self):
+        done = self.daemon.cli("run", "--template", "base", "--collect", "none", "--", "true")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(b"/workspace/none", done.stderr)
+
+    def test_ps_exec_cp_rm(self):
+        sandbox = self.client.create(labels={"who": "me"})
+        listed = self.daemon.cli("ps")
+        self.assertIn(sandbox.id.encode(), listed.stdout)
+        self.assertIn(b"who=me", listed.stdout)
+        self.assertEqual(self.daemon.cli("ps", "--quiet").stdout.split(), [sandbox.id.encode()])
+
+        self.assertEqual(self.daemon.cli("cp", "-", f"{sandbox.id}:/tmp/a", input=BYTES).returncode,
+                         0)
+        self.assertEqual(self.daemon.cli("cp", f"{sandbox.id}:/tmp/a", "-").stdout, BYTES)
+        with tempfile.TemporaryDirectory() as folder:
+            done = self.daemon.cli("cp", f"{sandbox.id}:/tmp/a", folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(os.path.join(folder, "a"), "rb") as f:
+                self.assertEqual(f.read(), BYTES)
+            self.assertEqual(os.listdir(folder), ["a"])
+        self.assertEqual(self.daemon.cli("cp", f"{sandbox.id}:/none", "/dev/null").returncode, 125)
+
+        done = self.daemon.cli("exec", sandbox.id, "--", "sh", "-c", "exit 9")
+        self.assertEqual(done.returncode, 9)
+        self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 0)
+        self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 125)
+
+    def test_interrupt_kills_the_command(self):
+        with self.client.create() as sandbox:
+            process = subprocess.Popen(
+                [BINARY, "exec", "--socket", self.daemon.socket, sandbox.id, "--", "sh", "-c",
+                 "echo started; sleep 1234"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            self.assertEqual(process.stdout.readline(), b"started\n")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(10), 130)
+            process.stdout.close()
+            wait_for(lambda: sandbox.exec(["pidof", "sleep"]).exit_code == 1, 60, "sleep killed")
+
+    def test_closed_pipe(self):
+        process = subprocess.Popen(
+            [BINARY, "run", "--socket", self.daemon.socket, "--template", "base", "--", "yes"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.assertEqual(process.stdout.readline(), b"y\n")
+        process.stdout.close()
+        self.assertEqual(process.wait(60), 128 + signal.SIGPIPE)
+        wait_for(lambda: not self.client.list(), 30, "its sandbox gone")
+
+    def test_info_and_doctor(self):
+        done = self.daemon.cli("info")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn(b"host.kvm", done.stdout)
+        done = self.daemon.cli("doctor", "--images", IMAGES)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertRegex(done.stdout, rb"(?m)^ok    kvm +(hardware|software)")
+
+
+class OwnDaemonTest(DaemonTest):
+    """`cloche run` where nobody listens: it brings its own daemon, and takes it away again."""
+
+    @classmethod
+    def setUpClass(cls):
+        require("root", "kvm")
+        Daemon().start().close()  # so that the snapshot is there
+
+    def environment(self, folder):
+        return {**os.environ, "CLOCHE_SOCKET": os.path.join(folder, "none.sock"),
+                "CLOCHE_STATE_DIR": KEPT_STATE, "TMPDIR": folder}
+
+    def leftovers(self):
+        found = subprocess.run(["pgrep", "-f", "cloche serve --state-dir " + KEPT_STATE],
+                               capture_output=True).stdout.split()
+        return found + [name for name in os.listdir("/tmp") if name.startswith("cloche-run-")]
+
+    def test_run(self):
+        before = self.leftovers()
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([BINARY, "run", "--template", "base", "--", "echo", "hello"],
+                                  env=self.environment(folder), stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=300)
+        self.assertEqual((done.returncode, done.stdout), (0, b"hello\n"), done.stderr)
+        self.assertEqual(self.leftovers(), before)
+
+    def test_interrupt(self):
+        before = self.leftovers()
+        with tempfile.TemporaryDirectory() as folder:
+            process = subprocess.Popen([BINARY, "run", "--template", "base", "--", "sleep", "99"],
+                                       env=self.environment(folder), stdin=subprocess.DEVNULL)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(60), 130)
+        self.assertEqual(self.leftovers(), before)

@@ -1,0 +1,153 @@
+"""Bad input: each is a clear typed error, and the daemon goes on."""
+import json
+import os
+import subprocess
+import tempfile
+
+from harness import BINARY, Daemon, DaemonTest, require
+
+
+class RefusalTest(DaemonTest):
+    def tearDown(self):
+        self.assertIsNone(self.daemon.process.poll(), "the daemon died")
+        self.assertEqual(self.daemon.request("GET", "/v1/health")[0], 200)
+
+    def refused(self, status, code, method, target, body=None, headers=None):
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body)
+        got, reply, _ = self.daemon.request(method, target, body, headers)
+        self.assertEqual((got, reply["error"]["code"]), (status, code), reply)
+        self.assertTrue(reply["error"]["message"])
+        return reply["error"]
+
+    def test_unknown_template(self):
+        error = self.refused(404, "template_not_found", "POST", "/v1/sandboxes",
+                             {"template": "nope"})
+        self.assertIn("base", json.dumps(error))
+
+    def test_shapes_out_of_range(self):
+        for field, value in (("mem_mib", 0), ("mem_mib", 10 ** 9), ("mem_mib", -1),
+                             ("vcpus", 0), ("vcpus", 10000), ("vcpus", 1.5), ("vcpus", "1"),
+                             ("disk_mib", 0), ("timeout_s", 0), ("timeout_s", 10 ** 12),
+                             ("template", 7), ("env", {"A": 1}), ("env", {"": "x"}),
+                             ("labels", [])):
+            with self.subTest(field=field, value=value):
+                error = self.refused(400, "invalid_field", "POST", "/v1/sandboxes",
+                                     {field: value})
+                self.assertIn(field, error["message"])
+
+    def test_vcpus_beyond_the_host(self):
+        error = self.refused(400, "invalid_field", "POST", "/v1/sandboxes",
+                             {"vcpus": os.cpu_count() + 1})
+        self.assertIn("vcpus", error["message"])
+
+    def test_unknown_keys(self):
+        error = self.refused(400, "unknown_field", "POST", "/v1/sandboxes", {"tmplate": "base"})
+        self.assertIn("tmplate", error["message"])
+        self.refused(400, "unknown_field", "POST", "/v1/run", {"argv": ["true"], "x": 1})
+
+    def test_malformed_json(self):
+        for body in ("{", '{"template":"base"} x', '{"a":1,"a":2}', "[]", "null", '{"env":"\\ud800"}',
+                     b'{"template":"\xff"}', '{"template":"a\\u0000b"}', "[" * 5000):
+            with self.subTest(body=body[:20]):
+                status, reply, _ = self.daemon.request("POST", "/v1/sandboxes", body)
+                self.assertEqual(status, 400)
+                self.assertIn(reply["error"]["code"], ("invalid_json", "invalid_field"))
+
+    def test_oversized_bodies(self):
+        status, reply, _ = self.daemon.request("POST", "/v1/sandboxes", b" " * (2 << 20))
+        self.assertEqual((status, reply["error"]["code"]), (413, "too_large"))
+        answer = self.daemon.raw(b"POST /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                                 b"99999999999999\r\n\r\n")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 413 "), answer[:100])
+
+    def test_unknown_routes_and_methods(self):
+        self.refused(404, "not_found", "GET", "/v2/nothing")
+        self.refused(405, "method_not_allowed", "DELETE", "/v1/info")
+        self.refused(404, "sandbox_not_found", "GET", "/v1/sandboxes/sb_nothing")
+        self.refused(404, "sandbox_not_found", "DELETE", "/v1/sandboxes/..%2f..")
+
+    def test_exec_that_says_nothing(self):
+        self.refused(400, "invalid_field", "POST", "/v1/run", {})
+        self.refused(400, "invalid_field", "POST", "/v1/run", {"argv": []})
+        self.refused(400, "invalid_field", "POST", "/v1/run", {"argv": ["a"], "shell": "b"})
+        self.refused(400, "invalid_field", "POST", "/v1/run", {"argv": ["a"], "cwd": "rel"})
+
+    def test_ambiguous_http(self):
+        head = b"POST /v1/sandboxes HTTP/1.1\r\nHost: x\r\n"
+        for lines in (b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+                      b"Content-Length: 2\r\nContent-Length: 3\r\n", b"Content-Length: +2\r\n",
+                      b"Content-Length : 2\r\n", b"Transfer-Encoding: chunked, gzip\r\n",
+                      b"Host: y\r\n", b" folded: x\r\n", b"Bare: lf\n"):
+            with self.subTest(lines=lines):
+                answer = self.daemon.raw(head + lines + b"\r\n{}")
+                self.assertRegex(answer[:12], rb"^HTTP/1\.1 (400|501)$")
+                self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+
+    def test_noise(self):
+        for data in (b"\0" * 100, b"GET", b"GET / HTTP/9.9\r\n\r\n", os.urandom(4096), b"\r\n" * 9,
+                     b"A" * 70000):
+            self.daemon.raw(data)
+
+
+class StartTest(DaemonTest):
+    """Starting a second one, or one that cannot."""
+
+    def serve(self, *arguments):
+        return subprocess.run([BINARY, "serve", *arguments], capture_output=True, timeout=60)
+
+    def test_second_daemon_on_the_same_socket(self):
+        with tempfile.TemporaryDirectory() as state:
+            done = self.serve("--state-dir", state, "--socket", self.daemon.socket)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"already", done.stderr)
+        self.assertEqual(self.daemon.request("GET", "/v1/health")[0], 200)
+
+    def test_second_daemon_on_the_same_state(self):
+        other = os.path.join(self.daemon.dir, "other.sock")
+        done = self.serve("--state-dir", self.daemon.state, "--socket", other)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"already", done.stderr)
+        self.assertFalse(os.path.exists(other))
+
+    def test_bad_config(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as config, \
+                tempfile.TemporaryDirectory() as state:
+            config.write('{"pool_mim": 1}')
+            config.flush()
+            done = self.serve("--state-dir", state, "--socket", os.path.join(state, "s"),
+                              "--config", config.name)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"pool_mim", done.stderr)
+
+    def test_without_images(self):
+        with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as images:
+            os.chmod(images, 0o755)
+            done = self.serve("--state-dir", state, "--socket", os.path.join(state, "s"),
+                              "--images", images)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"vmlinux", done.stderr)
+
+
+class CrashTest(DaemonTest):
+    """What a daemon that was killed leaves is removed by the next one."""
+
+    def test_kill_and_restart(self):
+        require("root", "kvm")
+        daemon = Daemon(state=self.make_state())
+        self.addCleanup(daemon.close)
+        daemon.start()
+        daemon.client.create()
+        daemon.kill()
+        self.assertEqual(daemon.processes(), [])
+        daemon.start()
+        self.assertEqual(daemon.client.list(), [])
+        self.assertTrue(daemon.client.run(["true"]).ok)
+
+    def make_state(self):
+        """A copy of the snapshots: the shared daemon works on the kept ones."""
+        state = tempfile.mkdtemp(prefix="cloche-e2e-state-")
+        self.addCleanup(subprocess.run, ["rm", "-rf", state])
+        subprocess.run(["cp", "-a", "--reflink=auto", "--sparse=always",
+                        os.path.join(self.daemon.state, "snapshots"), state], check=True)
+        return state
