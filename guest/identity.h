@@ -4,7 +4,7 @@
  * the agent takes 64 fresh bytes, the time, a host name and a machine id from the identity page.
  *
  * A guest's system calls are dear where its kernel is interpreted, so everything that can be done
- * before the snapshot is: both pages are mapped, the files are open, and machine-id has its length.
+ * before the snapshot is.
  */
 #pragma once
 
@@ -18,8 +18,8 @@
 struct identity {
     volatile uint32_t *doorbell; /* NULL until identity_map */
     volatile struct identity_page *page;
-    int random_fd;     /* /dev/random */
-    int machine_id_fd; /* /run/machine-id */
+    int random_fd;    /* /dev/random */
+    char *machine_id; /* the content of /run/machine-id, mapped: a store costs no system call */
 };
 
 /* Maps the doorbell and the identity page of a guest from /dev/mem. */

@@ -61,9 +61,9 @@ int port_fill(struct port *p, struct error *e)
             continue;
         if (n < 0 && errno == EAGAIN)
             return 0;
-        if (n < 0)
+        if (n < 0 && errno != ECONNRESET)
             return error_errno(e, errno, "reading the channel");
-        if (n == 0) {
+        if (n <= 0) {
             p->closed = true;
             return 0;
         }
