@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -24,6 +23,7 @@
 
 #include "cloche/vmm_proto.h"
 #include "vmm/jail.h"
+#include "vmm/kvm.h"
 
 enum stage { STAGE_BUILD, STAGE_BOOT, STAGE_RESTORE, STAGE_COUNT };
 enum { B = 1u << STAGE_BUILD, P = 1u << STAGE_BOOT, R = 1u << STAGE_RESTORE };
