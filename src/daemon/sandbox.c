@@ -123,6 +123,7 @@ static void on_ready(struct monitor *m, uint64_t mono_ns, void *context)
     }
     s->state = SANDBOX_RUNNING;
     s->created = NULL;
+    log_debug("sandbox %s runs, pid %d", s->id, (int)monitor_pid(m));
     sandbox_set_timeout(s, s->timeout_s);
     created(s, NULL, s->context);
 }
