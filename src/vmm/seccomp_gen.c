@@ -190,6 +190,7 @@ static const struct rule rules[] = {
     ANY(BUILD, gettid),                       /* a thread learns whom to kick */
     ANY(BUILD, rt_sigprocmask),               /* pthread_create() */
     ONE(BUILD, rt_sigaction, IS(0, SIGUSR1)), /* the kick */
+    ONE(BUILD, rt_sigaction, IS(0, 33)),      /* pthread_create() in glibc: its SIGSETXID */
     ANY(BUILD, set_robust_list),              /* a new thread in some C libraries */
     ANY(BUILD, rseq),                         /* the same */
     TWO(BUILD, seccomp, IS(0, SECCOMP_SET_MODE_FILTER),
