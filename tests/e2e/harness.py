@@ -26,7 +26,8 @@ KEPT_STATE = os.environ.get("E2E_STATE", os.path.join(TOP, "build/e2e-state"))
 
 READY_TIMEOUT_S = 300  # a boot on a KVM that interprets, on a busy machine
 STOP_TIMEOUT_S = 60
-UID_BASE = 2100000000  # of the first daemon; each has its own range, so that its processes show
+# Not the default, so that our monitors are told from those of a daemon that is none of ours.
+UID_BASE = 2100000000
 UID_COUNT = 2000
 CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max": 2,
           "default_mem_mib": 128, "default_disk_mib": 64}
@@ -67,8 +68,9 @@ class Daemon:
     started = 0
 
     def __init__(self, state=None, config=None, images=None, arguments=()):
-        Daemon.started += 1
-        self.uid_base = UID_BASE + Daemon.started * UID_COUNT
+        # The kept state directory belongs to one uid, and its lock keeps daemons on it apart.
+        Daemon.started += state is not None
+        self.uid_base = UID_BASE + (Daemon.started * UID_COUNT if state else 0)
         self.dir = tempfile.mkdtemp(prefix="cloche-e2e-")
         self.state = state or KEPT_STATE
         self.socket = os.path.join(self.dir, "cloche.sock")
@@ -80,6 +82,7 @@ class Daemon:
                         "--images", images or IMAGES, "--config", config_path, "--uid-base",
                         str(self.uid_base), "--log-level", "debug", *arguments]
         self.process = None
+        self.relatives = set()  # (pid, start time) of the daemon and all that it ever started
         self.client = cloche.Client(self.socket, timeout=READY_TIMEOUT_S)
 
     def start(self, wait=True):
@@ -106,6 +109,7 @@ class Daemon:
 
     def kill(self):
         """As a crash: no clean-up of its own. Waits until priv has noticed."""
+        self.note_relatives()
         self.process.kill()
         self.process.wait()
         wait_for(lambda: not self.processes(), STOP_TIMEOUT_S, "priv and monitors gone")
@@ -114,6 +118,7 @@ class Daemon:
         """A graceful stop; then nothing may be left."""
         if self.process is None or self.process.poll() is not None:
             return
+        self.note_relatives()
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(STOP_TIMEOUT_S)
@@ -138,19 +143,29 @@ class Daemon:
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def processes(self, uid_from=0):
-        """Pids of the daemon and of all that it started: its session, and its range of uids."""
+        """Pids that are still there of the daemon, what it started, and the monitors' uids."""
         found = []
+        self.note_relatives()
         for pid in filter(str.isdigit, os.listdir("/proc")):
-            stat = read_text(f"/proc/{pid}/stat")
+            fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
             uid = re.search(r"^Uid:\s+(\d+)", read_text(f"/proc/{pid}/status"), re.MULTILINE)
-            if not stat or not uid:
+            if not fields or not uid or fields[0] == "Z":
                 continue
-            fields = stat.rpartition(")")[2].split()  # state ppid pgrp session ...
-            ours = self.process is not None and fields[3] == str(self.process.pid)
+            related = (int(pid), fields[19]) in self.relatives
             offset = int(uid.group(1)) - self.uid_base
-            if fields[0] != "Z" and ((ours and not uid_from) or uid_from <= offset < UID_COUNT):
+            if uid_from <= offset < UID_COUNT or (related and not uid_from):
                 found.append(int(pid))
         return found
+
+    def note_relatives(self):
+        """Remembers the daemon's descendants: one that loses its parent has no other mark."""
+        queue = [self.process.pid] if self.process else []
+        for pid in queue:  # grows while it is walked
+            fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            if fields:
+                self.relatives.add((pid, fields[19]))
+            for task in glob.glob(f"/proc/{pid}/task/*/children"):
+                queue += [int(child) for child in read_text(task).split()]
 
     def monitors(self):
         """Pids of the guests' monitors: each has a uid of its own, above the daemon's."""
