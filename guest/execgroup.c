@@ -135,12 +135,13 @@ void execgroups_tidy(struct execgroups *g)
         struct execgroup *group = &g->used[--g->used_count];
         struct stat st;
 
-        if (group->was_killed || g->idle_count == EXECGROUPS_IDLE_MAX ||
-            fstat(group->dir_fd, &st) < 0 || st.st_nlink > LINKS_WITHOUT_CHILDREN) {
+        uint64_t oom_kills = oom_kills_total(group);
+        if (group->was_killed || oom_kills != group->oom_kills ||
+            g->idle_count == EXECGROUPS_IDLE_MAX || fstat(group->dir_fd, &st) < 0 ||
+            st.st_nlink > LINKS_WITHOUT_CHILDREN) {
             execgroups_drop(g, group);
             continue;
         }
-        group->oom_kills = oom_kills_total(group);
         g->idle[g->idle_count++] = *group;
     }
 }

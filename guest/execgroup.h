@@ -1,8 +1,9 @@
 /*
  * A cgroup (v2) for each exec, so that a kill reaches every descendant, whatever session or parent
  * it has moved to. Making and removing a cgroup costs the kernel far more than anything else that
- * surrounds a short command, so a few are made before the snapshot and used again: nothing of the
- * one who had it before is alive then, and its OOM count is taken as the new zero.
+ * surrounds a short command, so a few are made before the snapshot and used again. One that was
+ * killed, ran out of memory or has cgroups below it is not; but a limit that a tenant sets on its
+ * own cgroup by hand may meet it again.
  */
 #pragma once
 

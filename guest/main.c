@@ -22,6 +22,7 @@
 #include "cloche/guest_abi.h"
 #include "identity.h"
 #include "service.h"
+#include "warm.h"
 
 /* For the kernel's own work that follows the mounts: RCU, workqueues, the console's output. */
 #define QUIET_MS        300u
@@ -91,6 +92,7 @@ int main(void)
         error_format(&e, text, sizeof(text));
         end_guest(&identity, GUEST_FAILURE_MOUNT, text);
     }
+    warm_up();
     if (boot_open_port(&port_fd, &e) < 0 ||
         service_init(&service, port_fd, BOOT_CGROUP_PATH, &e) < 0) {
         error_format(&e, text, sizeof(text));
