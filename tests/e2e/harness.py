@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import zlib
 
 import cloche
 
@@ -26,9 +27,10 @@ KEPT_STATE = os.environ.get("E2E_STATE", os.path.join(TOP, "build/e2e-state"))
 
 READY_TIMEOUT_S = 300  # a boot on a KVM that interprets, on a busy machine
 STOP_TIMEOUT_S = 60
-# Not the default, so that our monitors are told from those of a daemon that is none of ours.
-UID_BASE = 2100000000
+# Uids tell a test daemon's monitors from those of any other on this host: not the default ones, and
+# others for another folder of kept snapshots (which belong to the uid that made them).
 UID_COUNT = 2000
+UID_BASE = 2010000000 + UID_COUNT * 10 * (zlib.crc32(os.path.realpath(KEPT_STATE).encode()) % 5000)
 CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max": 2,
           "default_mem_mib": 128, "default_disk_mib": 64}
 
@@ -86,7 +88,7 @@ class Daemon:
         self.client = cloche.Client(self.socket, timeout=READY_TIMEOUT_S)
 
     def start(self, wait=True):
-        with open(self.log_path, "ab") as log:
+        with open(self.log_path, "wb") as log:  # of this run: "ready" must be its own
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, start_new_session=True)
         if wait:
