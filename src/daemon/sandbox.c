@@ -102,9 +102,13 @@ static void on_first(struct monitor *m, uint64_t mono_ns, void *context)
     s->times.first_ns = mono_ns;
 }
 
+/* A channel that was closed says that the monitor is about to end; how, it will say itself. */
 static void on_broken(void *context, const struct error *e)
 {
-    fail(context, SANDBOX_END_GUEST_FAILED, e);
+    struct sandbox *s = context;
+
+    s->why_open = e->code == ERR_SANDBOX_GONE;
+    fail(s, s->why_open ? SANDBOX_END_MONITOR : SANDBOX_END_GUEST_FAILED, e);
 }
 
 static void on_ready(struct monitor *m, uint64_t mono_ns, void *context)
@@ -128,25 +132,31 @@ static void on_ready(struct monitor *m, uint64_t mono_ns, void *context)
     created(s, NULL, s->context);
 }
 
+static enum sandbox_end end_of(const struct monitor_end *end)
+{
+    if (end->started && end->reason == VMM_GONE_SHUTDOWN)
+        return SANDBOX_END_GUEST_SHUTDOWN;
+    if (end->started && end->reason == VMM_GONE_FAILED)
+        return SANDBOX_END_GUEST_FAILED;
+    return SANDBOX_END_MONITOR;
+}
+
 static void on_exited(struct monitor *m, const struct monitor_end *end, void *context)
 {
     struct sandbox *s = context;
     struct error e = ERROR_INIT;
     char text[VMM_TEXT_MAX];
-    enum sandbox_end why = SANDBOX_END_MONITOR;
 
     (void)m;
     s->monitor = NULL;
-    if (s->state != SANDBOX_ENDING) {
+    if (s->state != SANDBOX_ENDING || s->why_open) {
         monitor_end_text(end, text, sizeof(text));
-        if (end->reason == VMM_GONE_SHUTDOWN)
-            why = SANDBOX_END_GUEST_SHUTDOWN;
-        else if (end->reason == VMM_GONE_FAILED)
-            why = SANDBOX_END_GUEST_FAILED;
         (void)error_set(&e, s->state == SANDBOX_STARTING ? ERR_INTERNAL : ERR_SANDBOX_GONE,
                         "%.400s", text);
         log_warn("sandbox %s ended: %s", s->id, text);
-        fail(s, why, &e);
+        fail(s, end_of(end), &e);
+        s->why = end_of(end);
+        s->error = e;
     }
     finish(s);
 }

@@ -23,6 +23,7 @@ struct sandbox {
     enum sandbox_state state;
     enum sandbox_pool pool;
     enum sandbox_end why;
+    bool why_open; /* ENDING, and only the monitor's end will tell why */
     const struct template *template;
     uint32_t vcpus;
     uint32_t mem_mib;
