@@ -105,7 +105,7 @@ test-svm: deps-svm
 
 bench: deps-run
 	+$(Q)$(SUBMAKE) programs
-	$(Q)bench/run.sh
+	$(Q)bench/restore
 
 format:
 	$(Q)clang-format -i $(ALL_C)

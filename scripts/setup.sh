@@ -12,13 +12,13 @@ declare -A GROUPS_OF=(
     [build]="gcc libc6-dev make binutils cpio musl-tools libuv1-dev libcjson-dev libseccomp-dev
              libmd-dev"
     # flex ... libelf-dev: what the kernel's own build asks for.
-    [images]="linux-source-6.12 gcc libc6-dev make patch xz-utils flex bison bc libelf-dev rsync
-              mmdebstrap erofs-utils e2fsprogs busybox-static ca-certificates"
+    [images]="linux-source-6.12 gcc libc6-dev make patch xz-utils flex bison bc libelf-dev
+              mmdebstrap erofs-utils e2fsprogs ca-certificates debian-archive-keyring"
     [run]="curl python3 procps"
     # clang: fuzz targets and the second compiler; llvm: readable traces from its sanitizers.
     [test]="clang-14 clang clang-format libclang-rt-14-dev llvm-14 shellcheck libcmocka-dev git
             iproute2 util-linux"
-    [svm]="qemu-system-x86 cpio"
+    [svm]="qemu-system-x86 erofs-utils e2fsprogs cpio"
 )
 
 die() {

@@ -59,6 +59,9 @@ static bool state_is_free(const char *path)
 void own_daemon_print_log(const struct own_daemon *d)
 {
     char text[LOG_TAIL_BYTES + 1];
+
+    if (d->directory[0] == '\0')
+        return;
     FD_AUTO int fd = open(d->log_path, O_RDONLY | O_CLOEXEC);
     off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     off_t start = size > LOG_TAIL_BYTES ? size - LOG_TAIL_BYTES : 0;

@@ -26,5 +26,7 @@ int own_daemon_start(struct own_daemon *ret_daemon, struct error *e)
  * zeroed one. */
 void own_daemon_stop(struct own_daemon *d);
 
-/* Prints the end of its log to stderr, for a failure that only it can explain. */
+/* Prints the end of its log to stderr, for a failure that only it can explain. Accepts a zeroed
+ * one.
+ */
 void own_daemon_print_log(const struct own_daemon *d);

@@ -8,6 +8,7 @@
 
 #include "cli/client.h"
 #include "cli/command.h"
+#include "cli/interrupt.h"
 #include "cli/own_daemon.h"
 #include "cli/playback.h"
 #include "cli/progress.h"
@@ -200,6 +201,8 @@ static int send_run(const struct run_arguments *a, const struct buffer *body,
     if (result == 0)
         result = playback_run(&c, collect->items, collect->count, e);
     client_close(&c);
+    if (result < 0 && e->code == ERR_UNREACHABLE && interrupt_signal() == 0)
+        own_daemon_print_log(&own);
     own_daemon_stop(&own);
     return result;
 }
