@@ -15,6 +15,8 @@
 
 /* What the kernel's pool can hold. */
 #define ENTROPY_BYTES 32u
+/* What may wait of /dev/hwrng: 64 bytes in the core, 64 in the driver, 64 in the virtqueue. */
+#define HWRNG_STALE_BYTES 192u
 _Static_assert(sizeof(((struct identity_page *)NULL)->entropy) == 2 * ENTROPY_BYTES, "two halves");
 
 /* RNDADDENTROPY's argument with room for its buffer. */
@@ -31,7 +33,7 @@ int identity_map(struct identity *i, struct error *e)
      * does not matter: every store leaves the guest. */
     FD_AUTO int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
 
-    *i = (struct identity){.random_fd = -1};
+    *i = (struct identity){.random_fd = -1, .hwrng_fd = -1};
     if (fd < 0)
         return error_errno(e, errno, "/dev/mem");
     void *page = mmap(NULL, GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
@@ -80,6 +82,7 @@ int identity_prepare(struct identity *i, struct error *e)
     char text[MACHINE_ID_BYTES];
     FD_AUTO int fd = -1;
 
+    i->hwrng_fd = open("/dev/hwrng", O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* may be missing */
     i->random_fd = open("/dev/random", O_RDWR | O_CLOEXEC);
     if (i->random_fd < 0 || initialise_random(i->random_fd) < 0)
         return error_errno(e, errno, "/dev/random");
@@ -156,4 +159,17 @@ int identity_assume(const struct identity *i)
         failure = apply(i, &page);
     explicit_bzero(&page, sizeof(page));
     return failure;
+}
+
+void identity_drop_stale(struct identity *i)
+{
+    uint8_t bytes[64];
+    size_t dropped = 0;
+    ssize_t n = 1;
+
+    while (i->hwrng_fd >= 0 && dropped < HWRNG_STALE_BYTES && n > 0) {
+        n = read(i->hwrng_fd, bytes, sizeof(bytes));
+        dropped += n > 0 ? (size_t)n : 0;
+    }
+    fd_close(&i->hwrng_fd);
 }

@@ -19,6 +19,7 @@ struct identity {
     volatile uint32_t *doorbell; /* NULL until identity_map */
     volatile struct identity_page *page;
     int random_fd;    /* /dev/random */
+    int hwrng_fd;     /* /dev/hwrng, until identity_drop_stale; -1 where there is none */
     char *machine_id; /* the content of /run/machine-id, mapped: a store costs no system call */
 };
 
@@ -36,6 +37,12 @@ void identity_ring(const struct identity *i, uint32_t doorbell);
  * over and wipes the page. Returns 0, or what failed: nothing of a tenant may run then.
  */
 int identity_assume(const struct identity *i);
+
+/*
+ * Linux fetches bytes from the virtio-rng ahead, and those in the snapshot are the same in all of
+ * its guests: reads them off, so that a tenant never sees them. Behind READY, before any command.
+ */
+void identity_drop_stale(struct identity *i);
 
 /* Whether a copied page is what this agent expects: 0, or GUEST_FAILURE_IDENTITY. */
 int identity_check(const struct identity_page *page);

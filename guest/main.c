@@ -78,7 +78,7 @@ int main(void)
         [GUEST_FAILURE_CLOCK] = "setting the clock failed",
         [GUEST_FAILURE_HOSTNAME] = "setting the host name failed",
     };
-    struct identity identity = {.random_fd = -1};
+    struct identity identity = {.random_fd = -1, .hwrng_fd = -1};
     struct error e = ERROR_INIT;
     char text[640];
     int port_fd = -1;
@@ -104,6 +104,7 @@ int main(void)
     if (failure != 0)
         end_guest(&identity, (enum guest_failure)failure, failures[failure]);
     identity_ring(&identity, DOORBELL_READY);
+    identity_drop_stale(&identity);
 
     if (service_run(&service, &e) < 0)
         error_format(&e, text, sizeof(text));
