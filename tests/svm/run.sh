@@ -1,0 +1,213 @@
+#!/bin/bash
+# Runs a command on an emulated host that has hardware virtualisation (AMD SVM with nested paging).
+#
+#   tests/svm/run.sh [OPTION...] -- COMMAND [ARG...]
+#   tests/svm/run.sh                                      all end-to-end tests, on this checkout
+#
+#   --mount DIR       DIR of this machine is there at the same path (writes stay inside); repeatable
+#   --env NAME=VALUE  sets an environment variable for the command; repeatable
+#   --cwd DIR         working directory, instead of the first --mount
+#   --timeout S       seconds until the host is killed (1500)
+#   --memory MIB      of the host (2048); --cpus N (2)
+#   --verbose         the host's console on standard error
+#
+# The exit status is the command's. 125 means that the host itself failed: it did not boot, died or ran
+# out of time. 77 (nothing printed but a "needs ..." line) means that QEMU is not installed.
+#
+# Theory of operation. QEMU interprets a whole x86 machine, SVM included, so /dev/kvm in there is the
+# kvm-amd that most users have, while this machine may have software KVM or none at all: nested page
+# tables, guest kernels in the real ring 0, XSAVE. What is measured in there means nothing, what works
+# means much. The host is Debian with cgroup v2 only (host.sh builds it, host/ has its two init
+# scripts, which travel with the job), booted in a few seconds from
+#   - a read-only root disk, shared by all runs;
+#   - one read-only disk for each --mount, packed on the fly: it takes a second for 300 MB and needs,
+#     unlike 9p or virtiofs, nothing of the host kernel and leaves the real directory alone;
+#   - an ext4 scratch disk that takes all writes (overlays above the other disks, /tmp, /var/lib/cloche).
+# The command's output and its exit status come back through two virtio serial ports, so that no line of
+# the kernel's gets between, and a host that dies without a status cannot look like a success.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+TOP=$(cd "$HERE/../.." && pwd -P)
+MOUNTS=()
+ENVIRONMENT=()
+CWD=
+TIMEOUT_S=1500
+MEMORY_MIB=2048
+CPUS=2
+VERBOSE=
+WORK=
+
+die() {
+    printf 'svm: %s\n' "$*" >&2
+    exit 125
+}
+
+# Long-lived children are this script's own and known by id; the FIFO's reader ends with its writer.
+# shellcheck disable=SC2317 # called by the traps
+clean_up() {
+    local pids
+    pids=$(jobs -p)
+    # shellcheck disable=SC2086 # one word per process
+    [[ -z $pids ]] || kill $pids 2>/dev/null || true
+    wait || true
+    [[ -z $WORK ]] || rm -rf "$WORK"
+}
+
+add_mount() {
+    [[ -d $1 ]] || die "--mount $1: no such directory"
+    MOUNTS+=("$(realpath -- "$1")")
+}
+
+# What the end-to-end tests need of this machine: the checkout, and the images its links point to.
+add_default_job() {
+    local link
+    add_mount "$TOP"
+    for link in "$TOP"/build/images/*; do
+        [[ -e $link ]] || continue
+        link=$(realpath -- "$link")
+        [[ -d $link ]] || link=$(dirname "$link")
+        [[ $link == "$TOP"/* ]] || MOUNTS+=("$link")
+    done
+    COMMAND=(python3 tests/tap.py tests/e2e)
+}
+
+parse() {
+    while [[ $# -gt 0 ]]; do
+        case $1 in
+            --) shift; break ;;
+            --verbose) VERBOSE=1; shift; continue ;;
+            --mount | --env | --cwd | --timeout | --memory | --cpus)
+                [[ $# -gt 1 ]] || die "$1 needs a value" ;;
+            *) die "unknown option $1 (see the head of $0)" ;;
+        esac
+        case $1 in
+            --mount) add_mount "$2" ;;
+            --env) ENVIRONMENT+=("$2") ;;
+            --cwd) CWD=$2 ;;
+            --timeout) TIMEOUT_S=$2 ;;
+            --memory) MEMORY_MIB=$2 ;;
+            --cpus) CPUS=$2 ;;
+        esac
+        shift 2
+    done
+    COMMAND=("$@")
+    [[ ${#COMMAND[@]} -gt 0 ]] || add_default_job
+    : "${CWD:=${MOUNTS[0]:-/root}}"
+}
+
+add_disk() {
+    local serial=$1 file=$2 options=$3
+    QEMU_DISKS+=(-drive "file=$file,format=raw,if=none,id=$serial,$options"
+        -device "virtio-blk-pci,drive=$serial,serial=$serial")
+}
+
+# A file that vanishes while it is read (somebody compiles in there) fails the whole image: try again.
+pack() {
+    local dir=$1 image=$2 try
+    for try in 1 2 3; do
+        rm -f "$image"
+        if mkfs.erofs -x-1 "$image" "$dir" >"$WORK/log" 2>&1; then
+            return
+        fi
+        sleep "$try"
+    done
+    cat "$WORK/log" >&2
+    die "cannot pack $dir (above)"
+}
+
+# The mounts in the order of their paths, each once, and none that is inside another one already.
+pack_mounts() {
+    local dir last='' number=0
+    while IFS= read -r dir; do
+        if [[ -n $last && $dir/ == "$last"/* ]]; then
+            continue
+        fi
+        last=$dir
+        pack "$dir" "$WORK/mount$number"
+        add_disk "mount$number" "$WORK/mount$number" readonly=on
+        printf 'mount%d %s\n' "$number" "$dir"
+        number=$((number + 1))
+    done < <([[ ${#MOUNTS[@]} -eq 0 ]] || printf '%s\n' "${MOUNTS[@]}" | LC_ALL=C sort -u)
+}
+
+# The job travels as a second archive behind the initrd's own; the kernel unpacks both.
+make_job() {
+    local job=$WORK/job/job
+    mkdir -p "$job"
+    pack_mounts >"$WORK/mounts"
+    mv "$WORK/mounts" "$job/mounts"
+    {
+        printf '#!/bin/bash\ncd -- %q || exit 125\n' "$CWD"
+        [[ ${#ENVIRONMENT[@]} -eq 0 ]] || printf 'export %q\n' "${ENVIRONMENT[@]}"
+        printf 'exec'
+        printf ' %q' "${COMMAND[@]}"
+        printf '\n'
+    } >"$job/command"
+    chmod 755 "$job/command"
+    install -m 755 "$HERE/host/initrd-init" "$WORK/job/init"
+    install -m 755 "$HERE/host/host-init" "$job/init"
+    {
+        cat "$HOST/initrd.cpio"
+        (cd "$WORK/job" && find . | cpio -o -H newc -R 0:0 --quiet)
+    } >"$WORK/initrd"
+}
+
+boot() {
+    mkfifo "$WORK/output"
+    cat "$WORK/output" &
+    local reader=$! console="$WORK/console"
+    if [[ -n $VERBOSE ]]; then
+        mkfifo "$console"
+        cat "$console" >&2 &
+    fi
+
+    timeout --kill-after=10 "$TIMEOUT_S" qemu-system-x86_64 -M q35 -accel tcg,thread=multi \
+        -cpu EPYC,+svm,+npt -smp "$CPUS" -m "$MEMORY_MIB" -kernel "$HOST/vmlinuz" -initrd "$WORK/initrd" \
+        -append "console=ttyS0 panic=-1 quiet random.trust_cpu=on" \
+        -nodefaults -no-user-config -display none -no-reboot \
+        -serial "file:$console" "${QEMU_DISKS[@]}" -device virtio-rng-pci -device virtio-serial-pci \
+        -chardev "file,id=output,path=$WORK/output" -device virtserialport,chardev=output,name=output \
+        -chardev "file,id=status,path=$WORK/status" -device virtserialport,chardev=status,name=status \
+        </dev/null >"$WORK/qemu" 2>&1 &
+    local qemu=$! ended=0
+    wait "$qemu" || ended=$?
+    # The rest of the output may still be in the pipe.
+    wait "$reader" || true
+    return "$ended"
+}
+
+main() {
+    parse "$@"
+    local tool
+    for tool in qemu-system-x86_64 mkfs.erofs mkfs.ext4 cpio; do
+        command -v "$tool" >/dev/null || { echo "needs qemu ($tool is not installed)"; exit 77; }
+    done
+    HOST=$("$HERE/host.sh") || die "the emulated host could not be built (above)"
+
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    WORK=$(mktemp -d "${TMPDIR:-/tmp}/cloche-svm.XXXXXX")
+    QEMU_DISKS=()
+    add_disk root "$HOST/rootfs.erofs" readonly=on
+    truncate -s 16G "$WORK/scratch"
+    mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1 "$WORK/scratch"
+    add_disk scratch "$WORK/scratch" cache=unsafe
+    make_job
+
+    local ended=0 status
+    boot || ended=$?
+    if [[ $ended -eq 124 || $ended -eq 137 ]]; then
+        die "no result after $TIMEOUT_S s: killed"
+    fi
+    status=$(cat "$WORK/status" 2>/dev/null || true)
+    if [[ ! $status =~ ^[0-9]+$ ]]; then
+        { grep -v 'TCG doesn.t support' "$WORK/qemu" | tail -n 5
+          [[ -n $VERBOSE ]] || tail -n 40 "$WORK/console"; } >&2 || true
+        die "the host ended without a result (QEMU exit status $ended, its last words above)"
+    fi
+    exit "$status"
+}
+
+main "$@"
