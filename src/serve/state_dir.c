@@ -123,6 +123,14 @@ static int open_part(int dir_fd, const char *path, const char *name, uint32_t ui
     if (mkdirat(dir_fd, name, 0700) != 0 && errno != EEXIST)
         return error_errno(e, errno, "cannot make %s/%s", path, name);
     FD_AUTO int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid != 0 && st.st_uid != uid) {
+        (void)error_set(e, ERR_USAGE, "%s/%s belongs to uid %u; with this uid base it must be %u",
+                        path, name, st.st_uid, uid);
+        return error_remedy(e, "start with --uid-base %u, or remove %s/%s (it is made anew)",
+                            st.st_uid, path, name);
+    }
     if (fd < 0 || fchown(fd, uid, uid) != 0 || fchmod(fd, 0700) != 0)
         return error_errno(e, errno, "cannot take %s/%s", path, name);
     *ret_fd = fd_take(&fd);
