@@ -5,7 +5,7 @@
 
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
-TEST_KINDS   := lint build unit client fuzz e2e
+TEST_KINDS   := lint build unit client fuzz e2e svm
 RESULTS      := build/test-results
 IMAGES       := build/images
 RUN_TESTS    := tests/run.py --results $(RESULTS)
@@ -20,7 +20,7 @@ deps: deps-run
 deps-run:
 	$(Q)scripts/setup.sh build images run
 deps-test:
-	$(Q)scripts/setup.sh build images run test
+	$(Q)scripts/setup.sh build images run test svm
 deps-svm:
 	$(Q)scripts/setup.sh build images run svm
 
@@ -48,22 +48,37 @@ test: deps-test
 TEST_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c \
                   tests/role/test_*.c tests/payload/test_*.c)))
 FUZZ_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-TEST_LIBS     = $(foreach c,$(COMPONENTS) vmm guest,$(call lib,$(c)))
 
-# A test's support code stands beside it: any other .c of its folder is linked to all its programs.
-support = $(call objects,$(filter-out tests/$(1)/test_% tests/$(1)/fuzz_%,$(wildcard tests/$(1)/*.c)))
+# The monitor is a program of its own, and may use a name that the daemon uses too: its tests are
+# linked to it alone, all others to everything else.
+VMM_TESTS     = payload/test_% unit/test_vmm% unit/test_virtio% unit/test_guest_mem role/test_vmm% \
+                fuzz/fuzz_v%
+VMM_LIBS      = $(foreach c,vmm ipc base,$(call lib,$(c)))
+OTHER_LIBS    = $(foreach c,$(COMPONENTS) guest,$(call lib,$(c)))
+
+# A test's support code stands beside it: any other .c of its folder, as a library.
+support = $(BUILD)/tests/lib$(1).a
+define support_rule
+$(call support,$(1)): $(call objects,$(filter-out tests/$(1)/test_% tests/$(1)/fuzz_%, \
+                                       $(wildcard tests/$(1)/*.c)))
+	@mkdir -p $$(@D)
+	$$(call say,AR,$$@) rm -f $$@ && ar rcs $$@ $$^
+endef
+$(foreach d,unit role payload fuzz,$(eval $(call support_rule,$(d))))
 
 # A fuzz target's entry point is declared by nobody.
 $(BUILD)/host/tests/fuzz/%.o: HOST_CFLAGS += -Wno-missing-prototypes
 
+# $(1) folder and name of a program, $(2) flags, $(3) libraries of the kind of test.
 define test_rule
-$(BUILD)/tests/$(1)/%: $(BUILD)/host/tests/$(1)/%.o $(call support,$(1)) $(TEST_LIBS)
+$(BUILD)/tests/$(1): $(BUILD)/host/tests/$(1).o $(call support,$(patsubst %/,%,$(dir $(1)))) \
+                     $(if $(filter $(VMM_TESTS),$(1)),$(VMM_LIBS),$(OTHER_LIBS))
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@) $(CC) $(HOST_LDFLAGS) $(2) $$(filter %.o,$$^) -Wl,--start-group \
 		$$(filter %.a,$$^) -Wl,--end-group $(HOST_LIBS) $(3) -o $$@
 endef
-$(foreach d,unit role payload,$(eval $(call test_rule,$(d),,-lcmocka)))
-$(eval $(call test_rule,fuzz,-fsanitize=fuzzer,))
+$(foreach p,$(TEST_PROGRAMS:$(BUILD)/tests/%=%),$(eval $(call test_rule,$(p),,-lcmocka)))
+$(foreach p,$(FUZZ_PROGRAMS:$(BUILD)/tests/%=%),$(eval $(call test_rule,$(p),-fsanitize=fuzzer,)))
 .SECONDARY:
 
 test-programs: $(TEST_PROGRAMS)

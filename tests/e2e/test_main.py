@@ -1,4 +1,5 @@
 """The main job: create, exec, files, delete; with the Python client, with curl, and in one call."""
+import contextlib
 import hashlib
 import io
 import json
@@ -8,7 +9,7 @@ import time
 
 import cloche
 
-from harness import DaemonTest
+from harness import DaemonTest, wait_for
 
 BYTES = bytes(range(256)) * 2048  # 512 KiB of every byte
 
@@ -156,7 +157,8 @@ class LifeTest(DaemonTest):
         stream = sandbox.exec_stream(shell="echo started; sleep 1234")
         self.assertEqual(next(stream)[0], "stdout")
         for pid in before:
-            os.kill(pid, 9)
+            with contextlib.suppress(ProcessLookupError):  # the pool has changed meanwhile
+                os.kill(pid, 9)
         self.assertEqual(list(stream)[-1][1].end, "sandbox_gone")
         self.assertTrue(self.client.run(["true"]).ok)
 
@@ -184,7 +186,7 @@ class LifeTest(DaemonTest):
         self.assertEqual(result.files, {"/workspace/out.txt": b"a\nb\n"})
         self.assertEqual(result.missing["/workspace/none"].code, "file_not_found")
         self.assertIn("ready_ms", result.sandbox["times"])
-        self.assertEqual(self.client.list(), [])
+        wait_for(lambda: not self.client.list(), 30, "its sandbox gone")
 
     def test_curl(self):
         def curl(*arguments):
