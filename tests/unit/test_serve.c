@@ -179,11 +179,13 @@ static void test_state_dir(void **state)
     assert_true(e.remedy[0] != '\0');
     uint64_t instance = d.instance;
     state_dir_close(&d);
-    assert_int_equal(state_dir_open(in(f, "link"), UID + 1, 0, &d, &e), 0);
+    assert_int_equal(state_dir_open(in(f, "link"), UID, 0, &d, &e), 0);
     assert_int_equal(d.instance, instance);
-    assert_int_equal(fstat(d.snapshots_fd, &st), 0);
-    assert_int_equal(st.st_uid, UID + 1);
     state_dir_close(&d);
+    /* The snapshots in it could not be read by another uid. */
+    assert_int_equal(state_dir_open(in(f, "link"), UID + 1, 0, &d, &e), -1);
+    assert_int_equal(e.code, ERR_USAGE);
+    assert_non_null(strstr(e.remedy, "--uid-base"));
 }
 
 static void test_foreign_state_dir(void **state)
