@@ -1,5 +1,5 @@
-"""Crashes of every process with guests running, damaged snapshots, and many cycles: the rest goes on,
-and nothing is left behind."""
+"""Crashes of every process with guests running, damaged snapshots, and many cycles: the rest goes
+on, and nothing is left behind."""
 import os
 import re
 import shutil
@@ -139,7 +139,8 @@ class CorruptSnapshotTest(unittest.TestCase):
             f.write(bytes([byte[0] ^ 1]))
         with self.assertRaises(cloche.ClocheError) as caught:
             daemon.client.create()
-        self.assertEqual((caught.exception.status, caught.exception.code), (500, "template_corrupt"))
+        error = caught.exception
+        self.assertEqual((error.status, error.code), (500, "template_corrupt"))
         self.assertIn(name, caught.exception.message)
         self.assertTrue(caught.exception.remedy)
         self.assertEqual(daemon.request("GET", "/v1/health")[0], 200)
@@ -160,7 +161,7 @@ class RestoreTest(DaemonTest):
     """Two restores of one snapshot share nothing that must be unique."""
 
     def test_nothing_is_shared(self):
-        script = ("cat /etc/machine-id /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id;"
+        script = ("cd /proc/sys/kernel/random; cat /etc/machine-id uuid boot_id;"
                   "head -c 16 /dev/urandom | hexdump -C; hostname; head -c 64 /dev/hwrng | sha1sum")
         boxes = [self.client.create() for _ in range(2)]
         outputs = [box.exec(shell=script).stdout.decode().splitlines() for box in boxes]
