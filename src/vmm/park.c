@@ -34,12 +34,25 @@ static void drain_devices(struct vmm *vmm)
     }
 }
 
+/* The guest's time stops with its last vCPU, not when its state is read. */
+static int stop_time(struct vmm *vmm, struct snapshot *s, struct error *e)
+{
+    for (uint32_t i = 0; i < s->vcpus; i++) {
+        if (vcpu_tsc_offset_get(vmm->vcpus[i].fd, vmm->kind, &s->vcpu[i].time.tsc, e) != 0)
+            return -1;
+    }
+    uint64_t host_tsc = __rdtsc();
+    for (uint32_t i = 0; i < s->vcpus; i++)
+        s->vcpu[i].time.tsc += host_tsc;
+    if (kvm_ioctl(vmm->kvm.fd, KVM_GET_CLOCK, &s->clock) != 0)
+        return error_errno(e, errno, "KVM_GET_CLOCK");
+    return 0;
+}
+
 static int save_machine(struct vmm *vmm, struct snapshot *s, struct error *e)
 {
-    uint64_t host_tsc = __rdtsc();
-
     for (uint32_t i = 0; i < s->vcpus; i++) {
-        if (vcpu_state_save(vmm->vcpus[i].fd, vmm->msrs, vmm->kind, host_tsc, &s->vcpu[i], e) != 0)
+        if (vcpu_state_save(vmm->vcpus[i].fd, vmm->msrs, &s->vcpu[i], e) != 0)
             return -1;
     }
     for (uint32_t i = 0; i < SNAPSHOT_IRQCHIPS; i++) {
@@ -47,8 +60,6 @@ static int save_machine(struct vmm *vmm, struct snapshot *s, struct error *e)
         if (kvm_ioctl(vmm->kvm.fd, KVM_GET_IRQCHIP, &s->irqchips[i]) != 0)
             return error_errno(e, errno, "KVM_GET_IRQCHIP");
     }
-    if (kvm_ioctl(vmm->kvm.fd, KVM_GET_CLOCK, &s->clock) != 0)
-        return error_errno(e, errno, "KVM_GET_CLOCK");
     return 0;
 }
 
@@ -82,11 +93,14 @@ static int write_state(struct vmm *vmm, struct snapshot *s, struct error *e)
 void park(struct vmm *vmm)
 {
     struct error e = ERROR_INIT;
+    struct snapshot *s = vmm->park_state;
 
     vcpu_wait_stopped(vmm);
+    if (stop_time(vmm, s, &e) != 0)
+        control_gone_error(&vmm->control, VMM_GONE_KVM, &e);
     drain_devices(vmm);
-    if (kvm_vm_settle(&vmm->kvm, &e) != 0 || save_machine(vmm, vmm->park_state, &e) != 0 ||
-        write_state(vmm, vmm->park_state, &e) != 0)
+    if (kvm_vm_settle(&vmm->kvm, &e) != 0 || save_machine(vmm, s, &e) != 0 ||
+        write_state(vmm, s, &e) != 0)
         control_gone_error(&vmm->control, VMM_GONE_KVM, &e);
     control_report(&vmm->control, VMM_PARKED, 0);
     _exit(CONTROL_EXIT_OK);

@@ -164,11 +164,15 @@ static int tsc_offset(int vcpu_fd, unsigned long request, uint64_t *offset, stru
     return 0;
 }
 
-int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, enum kvm_kind kind, uint64_t host_tsc,
-                    struct vcpu_state *ret, struct error *e)
+int vcpu_tsc_offset_get(int vcpu_fd, enum kvm_kind kind, uint64_t *ret_offset, struct error *e)
 {
-    uint64_t offset = 0;
+    *ret_offset = 0;
+    return kind == KVM_KIND_HARDWARE ? tsc_offset(vcpu_fd, KVM_GET_DEVICE_ATTR, ret_offset, e) : 0;
+}
 
+int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, struct vcpu_state *ret,
+                    struct error *e)
+{
     for (size_t i = COUNT(parts_late); i > 0; i--) {
         if (get_part(vcpu_fd, &parts_late[i - 1], ret, e) != 0)
             return -1;
@@ -178,9 +182,6 @@ int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, enum kvm_kind kind
             return -1;
     }
     save_msrs(vcpu_fd, msrs, &ret->msrs);
-    if (kind == KVM_KIND_HARDWARE && tsc_offset(vcpu_fd, KVM_GET_DEVICE_ATTR, &offset, e) != 0)
-        return -1;
-    ret->time.tsc = host_tsc + offset;
     if (get_msr(vcpu_fd, MSR_TSC_DEADLINE, &ret->time.tsc_deadline) != 0)
         return error_set(e, ERR_INTERNAL, "cannot read a vCPU's TSC deadline");
     return 0;

@@ -60,18 +60,23 @@ int msr_list_get(int kvm_fd, struct msr_list *ret, struct error *e)
 
 /*
  * Guest time. On hardware a vCPU's TSC has an offset from the host's, which is set so that the TSC
- * goes on where it was. `host_tsc` is one reading of the host's TSC for all vCPUs of a guest, so
- * that they stay in step.
+ * goes on where it was.
  *
  * On software KVM the guest's TSC *is* the host's, whatever offset is set: it jumps at a restore,
  * backwards where the host has been rebooted. Linux keeps time by KVM's clock there (x86/boot.c);
  * only a TSC deadline must be moved along, or the guest's timer would be silent for days.
+ *
+ * The offset is read from all vCPUs, and the host's TSC once after that, so that vCPUs which are in
+ * step stay so. The order matters on hosts whose TSC is unreliable: KVM stops a guest's TSC there
+ * whenever its vCPU is not in use, by a new offset each time, and it must not seem to go back.
  */
+int vcpu_tsc_offset_get(int vcpu_fd, enum kvm_kind kind, uint64_t *ret_offset, struct error *e)
+    __attribute__((warn_unused_result));
 
-/* Reads a vCPU that is not running and has no exit to complete. MSRs that KVM lists but does not
- * give, or would not take back, are left out. */
-int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, enum kvm_kind kind, uint64_t host_tsc,
-                    struct vcpu_state *ret, struct error *e) __attribute__((warn_unused_result));
+/* Reads all of a vCPU but time.tsc. It is not running and has no exit to complete. MSRs that KVM
+ * lists but does not give, or would not take back, are left out. */
+int vcpu_state_save(int vcpu_fd, const struct msr_list *msrs, struct vcpu_state *ret,
+                    struct error *e) __attribute__((warn_unused_result));
 
 /* Puts all but the time back. MSRs that are not in `msrs` are refused. */
 int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_state *state,
@@ -82,7 +87,8 @@ int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_
  * interpreted, does not get between the restore and the agent. */
 #define VCPU_TIMER_GRACE_MS 10u
 
-/* Lets the guest's time go on from where it was; the guest's TSC runs at `tsc_khz`. `lapic` is
+/* Lets a vCPU's time go on from where it was; the guest's TSC runs at `tsc_khz`. `host_tsc` is one
+ * reading of the host's for all vCPUs. `lapic` is
  * NULL, or the saved local APIC where its own timer (not the TSC deadline) was counting, which then
  * starts anew from the saved count. */
 int vcpu_time_load(int vcpu_fd, const struct vcpu_time *time, const struct kvm_lapic_state *lapic,
