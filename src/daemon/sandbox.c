@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "daemon/agent_link.h"
 #include "daemon/context.h"
+#include "daemon/env.h"
 #include "daemon/monitor.h"
 #include "daemon/sandbox_private.h"
 #include "daemon/shape.h"
@@ -227,6 +228,18 @@ static int check_range(uint32_t value, const char *field, const char *unit, uint
     return error_remedy(e, "give %s a value from %u to %u", field, min, max);
 }
 
+/* Kept as it came, and judged now, not when the first command starts. */
+static int copy_env(struct sandbox *s, const struct cJSON *env, struct error *e)
+{
+    struct env judged = {0};
+    int result = env_merge_json(&judged, env, e);
+
+    env_fini(&judged);
+    if (result == 0 && (s->env = cJSON_Duplicate(env, 1)) == NULL)
+        result = error_set(e, ERR_INTERNAL, "out of memory");
+    return result;
+}
+
 static int fill_params(struct sandbox *s, const struct sandbox_params *p, struct error *e)
 {
     const struct settings *set = &s->daemon->settings;
@@ -247,8 +260,8 @@ static int fill_params(struct sandbox *s, const struct sandbox_params *p, struct
         check_range(s->timeout_s, "timeout_s", " s", 1, SANDBOX_TIMEOUT_S_MAX, e) != 0 ||
         check_range(s->cpu_quota_percent, "cpu_quota_percent", "", 1, s->vcpus * 100, e) != 0)
         return -1;
-    if (p->env != NULL && (s->env = cJSON_Duplicate(p->env, 1)) == NULL)
-        return error_set(e, ERR_INTERNAL, "out of memory");
+    if (p->env != NULL && copy_env(s, p->env, e) != 0)
+        return -1;
     return p->labels != NULL ? sandbox_set_labels(s, p->labels, e) : 0;
 }
 

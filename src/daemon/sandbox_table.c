@@ -128,7 +128,11 @@ struct sandbox *sandbox_find(struct daemon *d, const char *id, struct error *e)
             continue;
         if (s->state == SANDBOX_RUNNING)
             return s;
-        if (s->state == SANDBOX_ENDING) {
+        if (s->why_open) {
+            (void)error_set(e, ERR_SANDBOX_GONE, "sandbox %s is ending: its monitor has gone",
+                            s->id);
+            (void)error_remedy(e, "ask again in a moment for the reason");
+        } else if (s->state == SANDBOX_ENDING) {
             (void)set_gone(e, s->id, s->why, s->error.message);
         } else {
             (void)error_set(e, ERR_CONFLICT, "sandbox %s is still starting", s->id);
