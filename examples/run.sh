@@ -60,7 +60,7 @@ start_daemon() {
         kill -0 "$DAEMON" 2>/dev/null || { DAEMON=; die "the daemon did not start"; }
         lines=$(wc -l <"$LOG")
         if ((lines > shown)); then
-            tail -n "+$((shown + 1))" "$LOG" | sed 's/^/   /'
+            tail -n "+$((shown + 1))" "$LOG" | sed -E 's/^[^ ]+ [a-z]+ daemon:/  /'
             shown=$lines
         fi
         sleep 0.2
@@ -70,10 +70,14 @@ start_daemon() {
 show_times() {
     python3 -c '
 import json, sys
-made, ran = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-print(f"   sandbox from the pool: {made[\"pool\"]}")
-for name, value in {**made["times"], **ran["times"]}.items():
-    print(f"   {name:<22} {value:8.3f}")' "$1" "$2"
+made, ran = map(json.loads, sys.argv[1:])
+times = {**made["times"], **ran["times"]}
+print("   pool: " + made["pool"])
+for name, meaning in (("restore_ms", "state of the guest loaded"),
+                      ("first_instruction_ms", "its first instruction"),
+                      ("ready_ms", "new random numbers, clock and identity: ready"),
+                      ("first_output_ms", "first byte of the output, from the arrival of the exec")):
+    print("   %-22s %10.3f   %s" % (name, times[name], meaning))' "$1" "$2"
 }
 
 main() {
@@ -100,9 +104,10 @@ main() {
     done
 
     say "POST exec: python3 analyse.py sales.csv report.json"
+    ! grep -q 'kvm.*software' <<<"$host" || printf '   (on software KVM this takes a while)\n'
     ran=$(call POST "/v1/sandboxes/$id/exec" \
         --json '{"argv":["python3","analyse.py","sales.csv","report.json"],"timeout_ms":120000}')
-    field stdout <<<"$ran"
+    printf '%s\n' "$(field stdout <<<"$ran")"
     [[ $(field exit_code <<<"$ran") == 0 ]] || die "the script failed: $(field stderr <<<"$ran")"
 
     say "GET /workspace/report.json"
@@ -114,6 +119,7 @@ main() {
     say "DELETE $id, stopping the daemon"
     call DELETE "/v1/sandboxes/$id" >/dev/null
     stop_daemon
+    rm -f "$LOG"
 
     cat <<EOF
 
