@@ -35,45 +35,47 @@ struct row {
     uint32_t vcpus;
     unsigned boot;     /* how a boot may end */
     unsigned restored; /* where it parks: how a restored one may end, after FIRST and READY */
+    const char *text;  /* what the last event must say, or NULL */
 };
 
 static const struct row rows[] = {
-    {"mmio_nowhere", 1, END_DONE, 0},
-    {"mmio_straddle", 1, END_DONE, 0},
-    {"port_string", 1, END_DONE, 0},
+    {"mmio_nowhere", 1, END_DONE, 0, NULL},
+    {"mmio_straddle", 1, END_DONE, 0, NULL},
+    {"port_string", 1, END_DONE, 0, NULL},
     /* Without handlers its faults end it, on software KVM in the interpreter. */
-    {"port_string_nowhere", 1, END_DONE | END_SHUTDOWN | END_KVM, 0},
-    {"port_flood", 1, END_DONE, 0},
-    {"serial_flood", 1, END_DONE, 0},
-    {"reset", 1, END_SHUTDOWN, 0},
-    {"doorbell_disorder", 1, END_DONE, 0},
-    {"doorbell_failed", 1, END_FAILED, 0},
-    {"triple_fault", 1, END_SHUTDOWN | END_KVM, 0},
-    {"page_fault", 1, END_SHUTDOWN | END_KVM, 0},
-    {"tables_nowhere", 1, END_SHUTDOWN | END_KVM, 0},
-    {"tables_in_device", 1, END_SHUTDOWN | END_KVM, 0},
-    {"run_device", 1, END_SHUTDOWN | END_KVM, 0},
-    {"halt_forever", 1, END_STAYS, 0},
-    {"spin", 1, END_STAYS, 0},
-    {"unusual", 1, END_DONE | END_KVM | END_SHUTDOWN, 0},
-    {"msr_storm", 1, END_DONE | END_KVM | END_SHUTDOWN, 0},
-    {"apic_storm", 1, END_DONE, 0},
-    {"timer_storm", 1, END_DONE, 0},
-    {"dirty_all", 1, END_DONE, 0},
-    {"virtio_widths", 1, END_DONE, 0},
-    {"virtio_order", 1, END_DONE, 0},
-    {"virtio_queue_sizes", 1, END_DONE, 0},
-    {"virtio_queue_addresses", 1, END_DONE, 0},
-    {"virtio_loops", 1, END_DONE, 0},
-    {"virtio_race", 1, END_DONE, 0},
-    {"block_requests", 1, END_DONE, 0},
-    {"notify_storm", 1, END_DONE, 0},
-    {"virtio_works_after_park", 1, END_PARKED, END_DONE},
-    {"park", 1, END_PARKED, END_DONE},
-    {"park_alone", 2, END_PARKED, END_DONE},
-    {"park_beside_halt", 2, END_PARKED, END_DONE},
-    {"park_beside_flood", 2, END_PARKED, END_DONE},
-    {"no_such_payload", 1, END_FAILED, 0},
+    {"port_string_nowhere", 1, END_DONE | END_SHUTDOWN | END_KVM, 0, NULL},
+    {"port_flood", 1, END_DONE, 0, NULL},
+    {"serial_flood", 1, END_DONE, 0, NULL},
+    {"reset", 1, END_SHUTDOWN, 0, NULL},
+    {"last_words", 1, END_SHUTDOWN, 0, "reset itself\nearly\nlast ?[31mwords\n"},
+    {"doorbell_disorder", 1, END_DONE, 0, NULL},
+    {"doorbell_failed", 1, END_FAILED, 0, NULL},
+    {"triple_fault", 1, END_SHUTDOWN | END_KVM, 0, "rip 0x"},
+    {"page_fault", 1, END_SHUTDOWN | END_KVM, 0, "rip 0x"},
+    {"tables_nowhere", 1, END_SHUTDOWN | END_KVM, 0, "rip 0x"},
+    {"tables_in_device", 1, END_SHUTDOWN | END_KVM, 0, "rip 0x"},
+    {"run_device", 1, END_SHUTDOWN | END_KVM, 0, "rip 0x"},
+    {"halt_forever", 1, END_STAYS, 0, NULL},
+    {"spin", 1, END_STAYS, 0, NULL},
+    {"unusual", 1, END_DONE | END_KVM | END_SHUTDOWN, 0, NULL},
+    {"msr_storm", 1, END_DONE | END_KVM | END_SHUTDOWN, 0, NULL},
+    {"apic_storm", 1, END_DONE, 0, NULL},
+    {"timer_storm", 1, END_DONE, 0, NULL},
+    {"dirty_all", 1, END_DONE, 0, NULL},
+    {"virtio_widths", 1, END_DONE, 0, NULL},
+    {"virtio_order", 1, END_DONE, 0, NULL},
+    {"virtio_queue_sizes", 1, END_DONE, 0, NULL},
+    {"virtio_queue_addresses", 1, END_DONE, 0, NULL},
+    {"virtio_loops", 1, END_DONE, 0, NULL},
+    {"virtio_race", 1, END_DONE, 0, NULL},
+    {"block_requests", 1, END_DONE, 0, NULL},
+    {"notify_storm", 1, END_DONE, 0, NULL},
+    {"virtio_works_after_park", 1, END_PARKED, END_DONE, NULL},
+    {"park", 1, END_PARKED, END_DONE, NULL},
+    {"park_alone", 2, END_PARKED, END_DONE, NULL},
+    {"park_beside_halt", 2, END_PARKED, END_DONE, NULL},
+    {"park_beside_flood", 2, END_PARKED, END_DONE, NULL},
+    {"no_such_payload", 1, END_FAILED, 0, NULL},
 };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -111,6 +113,9 @@ static enum end expect_end(struct runner *r, const struct row *row, unsigned all
                       (unsigned long long)r->anon_kib_max, event.text);
     assert_true((end & allowed) != 0);
     assert_true(event.text[sizeof(event.text) - 1] == '\0');
+    if (row->text != NULL && strstr(event.text, row->text) == NULL)
+        print_message("%s: %s\n", row->name, event.text);
+    assert_true(row->text == NULL || strstr(event.text, row->text) != NULL);
     assert_true(WIFEXITED(status));
     bool gone = end != END_PARKED && end != END_STAYS;
     assert_int_equal(WEXITSTATUS(status), gone ? 1 : 0);

@@ -138,6 +138,15 @@ static void reset(void)
     give_up(1);
 }
 
+/* The end of the serial log explains a failed boot. */
+static void last_words(void)
+{
+    static const char text[] = "early\nlast \x1b[31mwords\n";
+
+    string_out(SERIAL_PORT, text, sizeof(text) - 1, 1);
+    reset();
+}
+
 static void doorbell_disorder(void)
 {
     static const uint32_t values[] = {DOORBELL_FIRST, DOORBELL_READY, DOORBELL_BOOTED, 0,      5,
@@ -185,6 +194,7 @@ const struct payload payloads_io[] = {
     {"port_flood", port_flood},
     {"serial_flood", serial_flood},
     {"reset", reset},
+    {"last_words", last_words},
     {"doorbell_disorder", doorbell_disorder},
     {"doorbell_failed", doorbell_failed},
     {"park", park},
