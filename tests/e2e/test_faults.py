@@ -189,8 +189,8 @@ class WallTest(DaemonTest):
         self.assertIn(b"No space left", result.stderr)
         self.assertNotEqual(result.stdout.splitlines()[0], b"0")
         # All but a megabyte, so that the upload that does not fit is a short one.
-        fill = "set -- $(df -k /workspace | tail -1); fallocate -l $((($4 - 1024) * 1024)) /tmp/fill"
-        self.assertEqual(box.exec(shell=fill).exit_code, 0)
+        fill = "fallocate -l $((($4 - 1024) * 1024)) /tmp/fill"
+        self.assertEqual(box.exec(shell=f"set -- $(df -k /tmp | tail -1); {fill}").exit_code, 0)
         self.assert_refused(507, "disk_full", box.put, "/workspace/big", bytes(3 << 20))
         self.assertEqual(box.exec(["ls", "/workspace"]).stdout, b"")
 

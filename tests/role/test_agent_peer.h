@@ -9,6 +9,7 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -103,6 +104,9 @@ static inline void peer_start(struct peer *p, bool with_cgroup)
     assert_true(p->pid >= 0);
     if (p->pid == 0) {
         (void)close(fds[0]);
+        /* As PID 1 starts: a shell's background job, say, ignores some, and so would commands. */
+        for (int s = 1; s < SIGRTMIN; s++)
+            (void)signal(s, SIG_DFL);
         peer_agent_main(fds[1], p->cgroup[0] != '\0' ? p->cgroup : NULL);
     }
     (void)close(fds[1]);
