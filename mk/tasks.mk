@@ -10,7 +10,7 @@ RESULTS      := build/test-results
 IMAGES       := build/images
 RUN_TESTS    := tests/run.py --results $(RESULTS)
 SUBMAKE       = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
-LONE_MAKE    := env -u MAKEFLAGS -u MAKELEVEL $(MAKE) --no-print-directory -j$(JOBS) CONFIG=release
+LONE_MAKE    := $(MAKE) --no-print-directory -j$(JOBS) CONFIG=release
 .PHONY: test-lint test-build test-client test-programs fuzz-programs deps-run deps-test deps-svm \
         programs
 

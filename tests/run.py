@@ -167,14 +167,19 @@ def kill_group(process):
         pass
 
 
+def test_environment():
+    """Ours, without what make tells its children."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return {**ENVIRONMENT, **ours}
+
+
 def run_command(kind, text):
     command = Command(kind, shlex.split(text))
     start = time.monotonic()
     try:
         process = subprocess.Popen(command.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True, errors="replace",
-                                   env={**ENVIRONMENT, **os.environ}, process_group=0,
-                                   close_fds=False)
+                                   env=test_environment(), process_group=0)
     except OSError as error:
         command.output.append(str(error))
         command.finish(127, 0)
