@@ -41,11 +41,11 @@ static const char cmdline_base[] =
     "random.trust_cpu=off";
 
 /* See x86/cpuid.c: the kernel finds these features by itself, but is interpreted by something that
- * has none of them. And the TSC is the host's there (x86/vcpu_state.h). tick_stride is our kernel's
- * (images/kernel/patches): a tick is a millisecond there. Remapping the kernel's pages read-only
- * costs half a second of the boot. */
+ * has none of them. And the TSC is the host's there (x86/vcpu_state.h). tick_stride and
+ * fault_around_pages are our kernel's (images/kernel/patches): a tick is a millisecond there.
+ * Remapping the kernel's pages read-only costs half a second of the boot. */
 static const char cmdline_software[] =
-    " clocksource=kvm-clock tick_stride=5 rodata=off noxsave "
+    " clocksource=kvm-clock tick_stride=5 fault_around_pages=4 rodata=off noxsave "
     "clearcpuid=popcnt,smap,smep,fsgsbase,invpcid,erms,fsrm,rdrand,rdseed,umip,pku,la57,"
     "movbe";
 
