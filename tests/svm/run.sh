@@ -5,6 +5,7 @@
 #   tests/svm/run.sh                                      all end-to-end tests, on this checkout
 #
 #   --mount DIR       DIR of this machine is there at the same path (writes stay inside); repeatable
+#   --exclude PATH    relative to a --mount: is not there; repeatable
 #   --env NAME=VALUE  sets an environment variable for the command; repeatable
 #   --cwd DIR         working directory, instead of the first --mount
 #   --timeout S       seconds until the host is killed (1500)
@@ -30,6 +31,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 TOP=$(cd "$HERE/../.." && pwd -P)
 MOUNTS=()
+EXCLUDES=()
 ENVIRONMENT=()
 CWD=
 TIMEOUT_S=1500
@@ -69,6 +71,9 @@ add_default_job() {
         [[ -d $link ]] || link=$(dirname "$link")
         [[ $link == "$TOP"/* ]] || MOUNTS+=("$link")
     done
+    # Builds for other tests, and snapshots that this machine's own KVM took.
+    EXCLUDES+=(--exclude-path={.git,build/asan,build/clang,build/fuzz,build/e2e-state})
+    ENVIRONMENT+=(E2E_STATE=/var/lib/cloche/e2e)
     COMMAND=(python3 tests/tap.py tests/e2e)
 }
 
@@ -77,12 +82,13 @@ parse() {
         case $1 in
             --) shift; break ;;
             --verbose) VERBOSE=1; shift; continue ;;
-            --mount | --env | --cwd | --timeout | --memory | --cpus)
+            --mount | --exclude | --env | --cwd | --timeout | --memory | --cpus)
                 [[ $# -gt 1 ]] || die "$1 needs a value" ;;
             *) die "unknown option $1 (see the head of $0)" ;;
         esac
         case $1 in
             --mount) add_mount "$2" ;;
+            --exclude) EXCLUDES+=("--exclude-path=$2") ;;
             --env) ENVIRONMENT+=("$2") ;;
             --cwd) CWD=$2 ;;
             --timeout) TIMEOUT_S=$2 ;;
@@ -107,7 +113,7 @@ pack() {
     local dir=$1 image=$2 try
     for try in 1 2 3; do
         rm -f "$image"
-        if mkfs.erofs -x-1 "$image" "$dir" >"$WORK/log" 2>&1; then
+        if mkfs.erofs -x-1 "${EXCLUDES[@]}" "$image" "$dir" >"$WORK/log" 2>&1; then
             return
         fi
         sleep "$try"
