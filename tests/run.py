@@ -175,6 +175,11 @@ def reset_signals():
     default = ctypes.create_string_buffer(32)
     for number in (32, 33):
         ctypes.CDLL(None).syscall(syscall_rt_sigaction, number, default, None, mask_bytes)
+    # A shell starts what it puts into the background with these ignored; tests send them.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler),
+                          (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def test_environment():
