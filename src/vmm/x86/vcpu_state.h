@@ -85,7 +85,7 @@ int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_
 /* A timer that is due sooner than this when a guest goes on is put off until then: it is hardly
  * later than in a guest that had to wait for a CPU, and the guest's kernel, slow where it is
  * interpreted, does not get between the restore and the agent. */
-#define VCPU_TIMER_GRACE_MS 25u
+#define VCPU_TIMER_GRACE_MS 10u
 
 /* Lets a vCPU's time go on from where it was; the guest's TSC runs at `tsc_khz`. `host_tsc` is one
  * reading of the host's for all vCPUs. `lapic` is
