@@ -235,6 +235,8 @@ def print_totals(args):
         print(f"{kind:<8} {counts}{note}")
         total.add(counts)
     print(total)
+    with open(os.path.join(args.results, "totals"), "w", encoding="utf-8") as f:
+        f.write(f"{total}\n")
     return 1 if total.failed else 0
 
 
