@@ -20,8 +20,10 @@
 # tables, guest kernels in the real ring 0, several vCPUs. What is measured in there means nothing, what
 # works means much. One thing is missing: QEMU 7.2 does not intercept XSETBV, so the guest's XCR0 is lost
 # at the next exit, and a guest kernel finds that out at boot ("XSAVE consistency problem"), warns, and
-# stays with FXSAVE and without AVX. The host is Debian with cgroup v2 only (host.sh builds it, host/ has its two init
-# scripts, which travel with the job), booted in a few seconds from
+# stays with FXSAVE and without AVX.
+#
+# The host is Debian with cgroup v2 only (host.sh builds it, host/ has its two init scripts, which travel
+# with the job), booted in a few seconds from
 #   - a read-only root disk, shared by all runs;
 #   - one read-only disk for each --mount, packed on the fly: it takes a second for 300 MB and needs,
 #     unlike 9p or virtiofs, nothing of the host kernel and leaves the real directory alone;
