@@ -142,6 +142,21 @@ static enum sandbox_end end_of(const struct monitor_end *end)
     return SANDBOX_END_MONITOR;
 }
 
+static void ask_for_monitor(struct sandbox *s);
+
+/* A shell can die between the pool's last look at it and its start. Nothing has run in it, so the
+ * request goes on with another one; a second death is no accident. */
+static bool take_another(struct sandbox *s)
+{
+    if (s->state != SANDBOX_STARTING || s->pool != SANDBOX_POOL_HIT || s->times.first_ns != 0 ||
+        s->took_another)
+        return false;
+    s->took_another = true;
+    (void)uv_timer_stop(&s->timer);
+    ask_for_monitor(s);
+    return true;
+}
+
 static void on_exited(struct monitor *m, const struct monitor_end *end, void *context)
 {
     struct sandbox *s = context;
@@ -150,6 +165,8 @@ static void on_exited(struct monitor *m, const struct monitor_end *end, void *co
 
     (void)m;
     s->monitor = NULL;
+    if (take_another(s))
+        return;
     if (s->state != SANDBOX_ENDING || s->why_open) {
         monitor_end_text(end, text, sizeof(text));
         (void)error_set(&e, s->state == SANDBOX_STARTING ? ERR_INTERNAL : ERR_SANDBOX_GONE,
@@ -196,8 +213,9 @@ static void on_given(struct monitor *m, enum sandbox_pool pool, const struct err
     fill_identity(s, &identity);
     int result = monitor_go(m, &identity, &failure);
     explicit_bzero(&identity, sizeof(identity));
-    if (result != 0) {
-        fail(s, SANDBOX_END_MONITOR, &failure);
+    if (result != 0) { /* it is dead already, or as good as dead; on_exited goes on */
+        log_failure(&failure, "a guest cannot be started");
+        monitor_kill(m);
         return;
     }
     if (s->cpu_quota_percent != s->vcpus * 100)
@@ -205,15 +223,19 @@ static void on_given(struct monitor *m, enum sandbox_pool pool, const struct err
     (void)uv_timer_start(&s->timer, on_timeout, READY_TIMEOUT_MS, 0);
 }
 
-/* A request that finds a shell is answered within the call that makes it; the creator is not. */
-static void on_start_timer(uv_timer_t *timer)
+static void ask_for_monitor(struct sandbox *s)
 {
-    struct sandbox *s = timer->data;
     struct error e = ERROR_INIT;
 
     if (shape_request(s->daemon->shapes, s->template, s->vcpus, s->mem_mib, s->disk_mib, on_given,
                       s, &s->request, &e) != 0)
         fail(s, SANDBOX_END_MONITOR, &e);
+}
+
+/* A request that finds a shell is answered within the call that makes it; the creator is not. */
+static void on_start_timer(uv_timer_t *timer)
+{
+    ask_for_monitor(timer->data);
 }
 
 /* --- creation ----------------------------------------------------------------------------------

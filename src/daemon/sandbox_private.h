@@ -23,7 +23,8 @@ struct sandbox {
     enum sandbox_state state;
     enum sandbox_pool pool;
     enum sandbox_end why;
-    bool why_open; /* ENDING, and only the monitor's end will tell why */
+    bool why_open;     /* ENDING, and only the monitor's end will tell why */
+    bool took_another; /* its first shell died before it ran */
     const struct template *template;
     uint32_t vcpus;
     uint32_t mem_mib;

@@ -90,6 +90,21 @@ class CrashTest(unittest.TestCase):
         self.assertIn("killed", self.reason(box).cause.lower())
         self.assertEqual(other.exec(["echo", "on"]).stdout, b"on\n")
 
+    def test_shell_that_dies_at_its_start(self):
+        """The pool believes it alive: whoever gets it never notices."""
+        client, made = self.daemon.client, []
+        shells = self.daemon.monitors()
+        for pid in shells:
+            os.kill(pid, signal.SIGSTOP)
+        creator = threading.Thread(target=lambda: made.append(client.create()))
+        creator.start()
+        wait_for(lambda: [box.described["state"] for box in client.list()] == ["starting"], 10,
+                 "a shell taken")
+        for pid in shells:
+            os.kill(pid, signal.SIGKILL)
+        creator.join(60)
+        self.assertEqual(made[0].exec(["echo", "on"]).stdout, b"on\n")
+
     def monitor_of(self, box):
         return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", self.daemon.log()).group(1))
 
