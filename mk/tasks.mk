@@ -5,7 +5,7 @@
 
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
-TEST_KINDS   := lint build unit client fuzz e2e
+TEST_KINDS   := lint build unit client fuzz e2e svm
 RESULTS      := build/test-results
 IMAGES       := build/images
 RUN_TESTS    := tests/run.py --results $(RESULTS)
