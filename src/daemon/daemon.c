@@ -18,7 +18,7 @@
 #include "daemon/sandbox_table.h"
 #include "daemon/server.h"
 #include "daemon/shape.h"
-#include "serve/handover.h"
+#include "ipc/handover.h"
 
 /*
  * Start: read what serve handed over, load templates, serve at once and warm the pool meanwhile

@@ -2,5 +2,5 @@
  * clients. */
 #pragma once
 
-/* Runs the role with the descriptors of serve/handover.h; returns the process's exit code. */
+/* Runs the role with the descriptors of cloche/handover.h; returns the process's exit code. */
 int daemon_main(void);

@@ -7,9 +7,9 @@
 
 #include "cloche/limits.h"
 #include "cloche/priv_proto.h"
+#include "ipc/handover.h"
 #include "priv/cgroup.h"
 #include "priv/journal.h"
-#include "serve/handover.h"
 
 enum slot_state {
     SLOT_UNUSED,   /* never given out */

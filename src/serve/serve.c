@@ -23,8 +23,8 @@
 
 #include "base/fd.h"
 #include "embed.h"
+#include "ipc/handover.h"
 #include "ipc/ipc.h"
-#include "serve/handover.h"
 #include "serve/inputs.h"
 #include "serve/listen.h"
 #include "serve/options.h"

@@ -1,7 +1,7 @@
 /*
  * The two programs that `cloche serve` makes of itself. Each is started by exec, so that nothing of
  * the operator's environment or of this process's memory reaches them, with the descriptors of
- * serve/handover.h and no others.
+ * cloche/handover.h and no others.
  */
 #pragma once
 

@@ -23,8 +23,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "ipc/handover.h"
 #include "ipc/ipc.h"
-#include "serve/handover.h"
 #include "serve/spawn.h"
 
 #define TIMEOUT_MS 10000

@@ -20,7 +20,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "cloche/limits.h"
-#include "serve/handover.h"
+#include "ipc/handover.h"
 #include "serve/inputs.h"
 #include "serve/listen.h"
 #include "serve/options.h"

@@ -1,4 +1,4 @@
-#include "serve/handover.h"
+#include "ipc/handover.h"
 
 #include <errno.h>
 #include <fcntl.h>

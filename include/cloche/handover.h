@@ -15,7 +15,6 @@
 #include <stdint.h>
 #include <sys/un.h>
 
-#include "base/error.h"
 #include "cloche/priv_proto.h"
 
 /* In the daemon. */
@@ -63,11 +62,3 @@ struct handover_settings {
     char images_path[PATH_MAX];
     char config_path[PATH_MAX];
 };
-
-/* Puts the settings into a sealed memfd (close-on-exec, the caller's); -1 on failure. */
-int handover_seal(const struct handover_settings *s, struct error *e)
-    __attribute__((warn_unused_result, nonnull));
-
-/* Reads the settings back: size, seals, magic, version, level and strings are checked. */
-int handover_read(int fd, struct handover_settings *ret_settings, struct error *e)
-    __attribute__((warn_unused_result, nonnull));
