@@ -1,7 +1,9 @@
 #include "daemon/snapshot_store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -173,6 +175,47 @@ static void remove_folder(int parent, const char *name)
     (void)unlinkat(parent, name, AT_REMOVEDIR);
 }
 
+/* Counts the folders; the name of the one that was used longest ago comes back. */
+static unsigned find_oldest(int snapshots_fd, char ret_name[NAME_MAX + 1])
+{
+    struct timespec oldest = {0};
+    struct dirent *entry;
+    struct stat st;
+    unsigned count = 0;
+    int fd = openat(snapshots_fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+    if (dir == NULL) {
+        fd_close(&fd);
+        return 0;
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] == '.' ||
+            fstatat(snapshots_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISDIR(st.st_mode))
+            continue;
+        if (count++ == 0 || st.st_mtim.tv_sec < oldest.tv_sec ||
+            (st.st_mtim.tv_sec == oldest.tv_sec && st.st_mtim.tv_nsec < oldest.tv_nsec)) {
+            oldest = st.st_mtim;
+            (void)snprintf(ret_name, NAME_MAX + 1, "%s", entry->d_name);
+        }
+    }
+    (void)closedir(dir);
+    return count;
+}
+
+/* A client that asks for ever new shapes must not fill the disk. Those in use need no folder. */
+static void prune(int snapshots_fd)
+{
+    char name[NAME_MAX + 1];
+    unsigned count = find_oldest(snapshots_fd, name);
+
+    for (; count > SNAPSHOT_STORED_MAX; count--) {
+        remove_folder(snapshots_fd, name);
+        (void)find_oldest(snapshots_fd, name);
+    }
+}
+
 static int write_folder(const struct snapshot *s, const struct snapshot_key *key, int dir,
                         struct error *e)
 {
@@ -220,6 +263,7 @@ int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int 
     remove_folder(snapshots_fd, key->name);
     if (renameat(snapshots_fd, name, snapshots_fd, key->name) != 0 || fsync(snapshots_fd) != 0)
         return error_errno(e, errno, "cannot rename the snapshot folder %s", name);
+    prune(snapshots_fd);
     return 0;
 }
 
@@ -307,6 +351,7 @@ int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key,
         return 1;
     if (dir < 0)
         return corrupt(key, e, strerror(errno));
+    (void)futimens(dir, NULL); /* for find_oldest, before somebody prunes */
     int result = read_manifest(dir, key, &m, e);
     if (result != 0)
         return result;

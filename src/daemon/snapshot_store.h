@@ -18,6 +18,7 @@
 
 #define SNAPSHOT_NAME_MAX        128u
 #define SNAPSHOT_FINGERPRINT_MAX 512u
+#define SNAPSHOT_STORED_MAX      64u /* folders; more, and those used longest ago go */
 
 struct snapshot_key {
     char name[SNAPSHOT_NAME_MAX];               /* of the folder: template and shape */
@@ -48,8 +49,8 @@ int snapshot_prepare(struct snapshot *s, const struct snapshot_key *key, int tmp
 /* Seals memory and state against any further write; no writable mapping may be left. */
 int snapshot_seal(struct snapshot *s, struct error *e) __attribute__((warn_unused_result));
 
-/* Writes a sealed snapshot to `snapshots_fd`, replacing one of the same name. Blocks: seconds on a
- * slow disk. */
+/* Writes a sealed snapshot to `snapshots_fd`, replacing one of the same name, and keeps at most
+ * SNAPSHOT_STORED_MAX there. Blocks: seconds on a slow disk. */
 int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int snapshots_fd,
                   struct error *e) __attribute__((warn_unused_result));
 

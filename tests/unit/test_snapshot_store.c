@@ -51,16 +51,25 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
+/* Whether it was there. */
+static bool remove_saved(const struct fixture *f, const char *name)
 {
     static const char *const files[] = {"/manifest", "/state", "/mem", "/scratch", ""};
-    struct fixture *f = *state;
     char path[256];
+    int removed = -1;
 
     for (size_t i = 0; i < 5; i++) {
-        (void)snprintf(path, sizeof(path), "%s/%s%s", f->path, f->key.name, files[i]);
-        (void)remove(path);
+        (void)snprintf(path, sizeof(path), "%s/%s%s", f->path, name, files[i]);
+        removed = remove(path);
     }
+    return removed == 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    (void)remove_saved(f, f->key.name);
     (void)unlinkat(f->dir, "scratch.tmp", 0);
     snapshot_fini(&f->made);
     fd_close(&f->dir);
@@ -199,6 +208,30 @@ static void a_full_disk_keeps_the_old_one(void **state)
     snapshot_fini(&s);
 }
 
+static void those_used_longest_ago_go(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    struct snapshot s = SNAPSHOT_INIT;
+    struct snapshot_key key = f->key;
+
+    for (unsigned i = 0; i < SNAPSHOT_STORED_MAX; i++) {
+        if (i ==
+            SNAPSHOT_STORED_MAX - 1) { /* the oldest one is used again before there are too many */
+            assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 0);
+            snapshot_fini(&s);
+        }
+        (void)snprintf(key.name, sizeof(key.name), "shape-%u", i);
+        assert_int_equal(snapshot_save(&f->made, &key, f->dir, &e), 0);
+    }
+    assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 0);
+    snapshot_fini(&s);
+    for (unsigned i = 0; i < SNAPSHOT_STORED_MAX; i++) {
+        (void)snprintf(key.name, sizeof(key.name), "shape-%u", i);
+        assert_int_equal(remove_saved(f, key.name), i != 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +240,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_fingerprint_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(damage_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_keeps_the_old_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_used_longest_ago_go, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
