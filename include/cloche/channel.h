@@ -63,7 +63,8 @@ enum channel_lane {
  *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
  *   READ   str path                             INFO: u64 size, u32 mode, u64 mtime_ns
  *          content as DATA and EOF on lane 0    END: u64 bytes sent
- *   WRITE  u32 mode (permission bits), str path INFO: nothing
+ *   WRITE  u32 mode (permission bits; 0: those of the old file, or 0644), str path
+ *                                               INFO: nothing
  *          content as DATA and EOF on lane 0    END: u64 bytes written
  *          Missing parent directories are made; the file appears whole, by rename, when EOF came;
  *          until then, and after RESET or an error, the old file is as it was.

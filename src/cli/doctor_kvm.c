@@ -58,7 +58,7 @@ void doctor_check_kvm(struct finding *f, const struct doctor_paths *paths)
     if (version != KVM_API_VERSION) {
         finding_set(f, FINDING_FAIL, "/dev/kvm speaks version %d, cloche needs %d", version,
                     KVM_API_VERSION);
-        finding_remedy(f, "use a Linux kernel of 5.10 or later");
+        finding_remedy(f, "use a Linux kernel of 5.11 or later");
         return;
     }
     for (size_t i = 0; i < CAPABILITY_COUNT; i++) {
