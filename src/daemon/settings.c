@@ -58,6 +58,15 @@ static int take_warm(struct settings *s, const cJSON *warm, struct error *e)
     return 0;
 }
 
+static int check_order(const char *high_key, int64_t high, const char *low_key, int64_t low,
+                       struct error *e)
+{
+    if (high >= low)
+        return 0;
+    return error_set(e, ERR_INVALID_FIELD, "%s (%lld) is below %s (%lld)", high_key,
+                     (long long)high, low_key, (long long)low);
+}
+
 int settings_parse(struct settings *s, const char *text, size_t size, struct error *e)
 {
     const struct json_field fields[] = {
@@ -66,12 +75,12 @@ int settings_parse(struct settings *s, const char *text, size_t size, struct err
          .min = 1,
          .max = TEMPLATE_NAME_MAX - 1,
          .offset = offsetof(struct values, default_template)},
-        INTEGER(default_vcpus, 1, s->max_vcpus),
+        INTEGER(default_vcpus, 1, SANDBOX_VCPUS_MAX),
         INTEGER(default_mem_mib, SANDBOX_MEM_MIB_MIN, s->max_mem_mib),
         INTEGER(default_disk_mib, SANDBOX_DISK_MIB_MIN, SANDBOX_DISK_MIB_MAX),
         INTEGER(default_timeout_s, 1, SANDBOX_TIMEOUT_S_MAX),
         INTEGER(max_sandboxes, 1, SANDBOX_COUNT_MAX),
-        INTEGER(max_vcpus, 1, s->max_vcpus),
+        INTEGER(max_vcpus, 1, SANDBOX_VCPUS_MAX), /* more than the host has, if it is said */
         INTEGER(max_mem_mib, SANDBOX_MEM_MIB_MIN, s->max_mem_mib),
         INTEGER(reserve_mem_mib, 0, 1 << 20),
         INTEGER(pool_min, 0, 256),
@@ -100,9 +109,10 @@ int settings_parse(struct settings *s, const char *text, size_t size, struct err
     if (json_parse_object(text, size, &tree, e) != 0 ||
         json_read(tree, "", fields, sizeof(fields) / sizeof(fields[0]), &v, e) != 0)
         return -1;
-    if (v.pool_max < v.pool_min)
-        return error_set(e, ERR_INVALID_FIELD, "pool_max (%lld) is below pool_min (%lld)",
-                         (long long)v.pool_max, (long long)v.pool_min);
+    if (check_order("pool_max", v.pool_max, "pool_min", v.pool_min, e) != 0 ||
+        check_order("max_vcpus", v.max_vcpus, "default_vcpus", v.default_vcpus, e) != 0 ||
+        check_order("max_mem_mib", v.max_mem_mib, "default_mem_mib", v.default_mem_mib, e) != 0)
+        return -1;
     struct settings parsed = {.default_vcpus = (uint32_t)v.default_vcpus,
                               .default_mem_mib = (uint32_t)v.default_mem_mib,
                               .default_disk_mib = (uint32_t)v.default_disk_mib,

@@ -253,5 +253,18 @@ class CapacityTest(DaemonTest):
         self.assertEqual(boxes[1].exec(["echo", "still"]).stdout, b"still\n")
 
 
+class VcpuTest(DaemonTest):
+    config = {"max_vcpus": 2, "boot_timeout_s": 300}
+
+    def test_two_vcpus(self):
+        """Booted, then restored: both of them run."""
+        for _ in range(2):
+            with self.client.create(vcpus=2) as box:
+                done = box.exec(shell="nproc; taskset 1 echo first; taskset 2 echo second")
+                self.assertEqual(done.stdout, b"2\nfirst\nsecond\n", done.stderr)
+                pool = box.described["pool"]
+        self.assertNotEqual(pool, "boot")
+
+
 if __name__ == "__main__":
     unittest.main()
