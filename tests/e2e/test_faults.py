@@ -43,6 +43,10 @@ def pid_of_priv(daemon):
     return int(children[0])
 
 
+def monitor_of(daemon, box):
+    return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", daemon.log()).group(1))
+
+
 class CrashTest(unittest.TestCase):
     """Each test has a daemon of its own, since each ends one."""
 
@@ -85,7 +89,7 @@ class CrashTest(unittest.TestCase):
         other = self.daemon.client.create()
         box = self.daemon.client.create()
         command = Command(box)
-        os.kill(self.monitor_of(box), signal.SIGKILL)
+        os.kill(monitor_of(self.daemon, box), signal.SIGKILL)
         self.assertEqual(command.end(), "sandbox_gone")
         self.assertIn("killed", self.reason(box).cause.lower())
         self.assertEqual(other.exec(["echo", "on"]).stdout, b"on\n")
@@ -104,9 +108,6 @@ class CrashTest(unittest.TestCase):
             os.kill(pid, signal.SIGKILL)
         creator.join(60)
         self.assertEqual(made[0].exec(["echo", "on"]).stdout, b"on\n")
-
-    def monitor_of(self, box):
-        return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", self.daemon.log()).group(1))
 
     def test_guest_that_reboots(self):
         box = self.daemon.client.create()
@@ -165,13 +166,18 @@ class CorruptSnapshotTest(unittest.TestCase):
 
 class CycleTest(DaemonTest):
     def test_cycles_leave_nothing(self):
+        """Also not of a monitor that is killed among them, and of the daemon behind them."""
         self.client.create().delete()
         fds = self.daemon.fd_count()
-        for _ in range(CYCLES):
+        for cycle in range(CYCLES):
             with self.client.create() as box:
                 self.assertEqual(box.exec(["true"]).exit_code, 0)
+                if cycle == CYCLES // 2:
+                    os.kill(monitor_of(self.daemon, box), signal.SIGKILL)
         wait_for(lambda: self.daemon.fd_count() <= fds + 4, 10, "descriptors closed")
         self.assertEqual(self.client.list(), [])
+        self.daemon.kill()
+        self.assertEqual(self.daemon.leftovers(), [])
 
 
 class RestoreTest(DaemonTest):

@@ -9,7 +9,7 @@
 #   --env NAME=VALUE  sets an environment variable for the command; repeatable
 #   --cwd DIR         working directory, instead of the first --mount
 #   --timeout S       seconds until the host is killed (1500)
-#   --memory MIB      of the host (2048); --cpus N (1; more are not reliable, see below)
+#   --memory MIB      of the host (2048); --cpus N (1; more are not reliable)
 #   --verbose         the host's console on standard error
 #
 # The exit status is the command's. 125 means that the host itself failed: it did not boot, died or ran
@@ -22,12 +22,16 @@
 # at the next exit, and a guest kernel finds that out at boot ("XSAVE consistency problem"), warns, and
 # stays with FXSAVE and without AVX.
 #
-# The host has one CPU, because QEMU 7.2 fails in two ways with more. After a VMRUN that injects an
-# interrupt, helper_vmrun leaves the vector in exception_index; a CPU that is then asked to leave its loop
-# without an interrupt of its own (the other CPUs do that) delivers it a second time, to a guest that
-# has interrupts off by now: it hangs in a lock of its own, or ends in a triple fault. And code that one
-# CPU patches while another runs it can stay translated as it was in between: KVM patches the scheduler
-# (a static key) with each first and last virtual machine, and the other CPU then traps there for ever.
+# QEMU 7.2 has three faults that look like ours, each found with its monitor in a host that hung:
+#   - helper_vmrun sets a bit of interrupt_request without a lock; an interrupt that another thread (a
+#     timer) raises at that moment is lost, and an idle CPU sleeps for ever.
+#   - After a VMRUN that injects an interrupt, the vector stays in exception_index; a CPU that is then asked
+#     to leave its loop, without an interrupt of its own, delivers it a second time, to a guest that has
+#     interrupts off by now: it waits for a lock of its own, or ends in a triple fault.
+#   - Code that one CPU patches while another runs it can stay translated as it was in between. KVM patches
+#     the scheduler (a static key) with each first and last virtual machine.
+# So the host has one CPU, and -icount makes timers expire in its own thread, between two instructions. It
+# also makes the host's time the number of instructions, so that a busy machine does not time out a test.
 #
 # The host is Debian with cgroup v2 only (host.sh builds it, host/ has its two init scripts, which travel
 # with the job), booted in a few seconds from
@@ -179,8 +183,8 @@ boot() {
         cat "$console" >&2 &
     fi
 
-    timeout --kill-after=10 "$TIMEOUT_S" qemu-system-x86_64 -M q35 -accel tcg,thread=multi \
-        -cpu EPYC,+svm,+npt -smp "$CPUS" -m "$MEMORY_MIB" -kernel "$HOST/vmlinuz" -initrd "$WORK/initrd" \
+    timeout --kill-after=10 "$TIMEOUT_S" qemu-system-x86_64 -M q35 -accel tcg,thread=single \
+        -icount shift=1,sleep=on -cpu EPYC,+svm,+npt -smp "$CPUS" -m "$MEMORY_MIB" -kernel "$HOST/vmlinuz" -initrd "$WORK/initrd" \
         -append "console=ttyS0 panic=-1 quiet random.trust_cpu=on" \
         -nodefaults -no-user-config -display none -no-reboot \
         -serial "file:$console" "${QEMU_DISKS[@]}" -device virtio-rng-pci -device virtio-serial-pci \
