@@ -1,4 +1,6 @@
 """The command line: exit codes, streams, copies, and a daemon of its own for one run."""
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -126,9 +128,13 @@ class OwnDaemonTest(unittest.TestCase):
                 "CLOCHE_STATE_DIR": OWN_STATE}
 
     def leftovers(self):
-        found = subprocess.run(["pgrep", "-f", "cloche serve --state-dir " + OWN_STATE],
-                               capture_output=True).stdout.split()
-        return found + [name for name in os.listdir("/tmp") if name.startswith("cloche-run-")]
+        found = [name for name in os.listdir("/tmp") if name.startswith("cloche-run-")]
+        with contextlib.suppress(FileNotFoundError), open(OWN_STATE + "/lock", "rb") as lock:
+            try:  # both of the daemon's processes hold it to their end
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append("a daemon")
+        return found
 
     def test_run(self):
         before = self.leftovers()
