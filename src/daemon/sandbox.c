@@ -345,6 +345,14 @@ void sandbox_destroy(struct sandbox *s, enum sandbox_end why, sandbox_gone_fn go
         (void)uv_timer_start(&s->timer, on_finish_timer, 0, 0);
 }
 
+void sandbox_stop(struct sandbox *s)
+{
+    struct error e = ERROR_INIT;
+
+    (void)error_set(&e, ERR_SHUTTING_DOWN, "the daemon stops");
+    fail(s, SANDBOX_END_STOPPED, &e);
+}
+
 void sandbox_set_timeout(struct sandbox *s, uint32_t timeout_s)
 {
     s->timeout_s = timeout_s;

@@ -51,4 +51,7 @@ int sandbox_table_admit(struct daemon *d, struct error *e) __attribute__((warn_u
 void sandbox_table_add(struct sandbox *s);
 void sandbox_table_remove(struct sandbox *s);
 
+/* Ends it because the daemon stops; a creator who still waits is told so. */
+void sandbox_stop(struct sandbox *s);
+
 const char *sandbox_end_name(enum sandbox_end why);

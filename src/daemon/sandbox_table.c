@@ -156,7 +156,7 @@ void sandbox_end_all(struct daemon *d)
     struct sandbox *s;
 
     TAILQ_FOREACH (s, &d->sandboxes->sandboxes, link)
-        sandbox_destroy(s, SANDBOX_END_STOPPED, NULL, NULL);
+        sandbox_stop(s);
 }
 
 unsigned sandbox_count(const struct daemon *d)

@@ -109,6 +109,24 @@ class CrashTest(unittest.TestCase):
         creator.join(60)
         self.assertEqual(made[0].exec(["echo", "on"]).stdout, b"on\n")
 
+    def test_stop_during_a_create(self):
+        client, refused = self.daemon.client, []
+        for pid in self.daemon.monitors():
+            os.kill(pid, signal.SIGSTOP)
+
+        def create():
+            try:
+                client.create()
+            except cloche.ClocheError as error:
+                refused.append(error.code)
+        creator = threading.Thread(target=create)
+        creator.start()
+        wait_for(lambda: [box.described["state"] for box in client.list()] == ["starting"], 10,
+                 "a shell taken")
+        self.daemon.stop()
+        creator.join(20)
+        self.assertEqual(refused, ["shutting_down"])
+
     def test_guest_that_reboots(self):
         box = self.daemon.client.create()
         result = box.exec(["busybox", "reboot", "-f"])
