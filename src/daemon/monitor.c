@@ -16,6 +16,8 @@
 #include "daemon/priv_link.h"
 #include "ipc/ipc.h"
 
+#define EVENTS_PER_TURN 8 /* more than there are kinds */
+
 struct monitor {
     struct daemon *daemon;
     uv_poll_t poll;
@@ -26,6 +28,7 @@ struct monitor {
     uint32_t mem_mib;
     pid_t pid;
     bool built;
+    uint32_t seen; /* events that came: each comes once at most */
     bool running;
     const struct monitor_events *events;
     void *context;
@@ -42,10 +45,12 @@ static void on_poll_closed(uv_handle_t *handle)
 
 static void on_event(struct monitor *m, struct vmm_event *event)
 {
-    switch (event->type) {
+    uint32_t bit = event->type < 32 ? UINT32_C(1) << event->type : 0;
+    bool again = (m->seen & bit) != 0;
+
+    m->seen |= bit;
+    switch (again ? UINT32_MAX : event->type) {
     case VMM_BUILT:
-        if (m->built)
-            break;
         m->built = true;
         if (m->events->built != NULL)
             m->events->built(m, m->context);
@@ -72,13 +77,15 @@ static void on_event(struct monitor *m, struct vmm_event *event)
         break;
     }
     log_error("monitor in slot %u: event %u out of order", m->slot, event->type);
+    (void)uv_poll_stop(&m->poll);
     monitor_kill(m);
 }
 
-/* Reads what has come; stops at the end of the stream, which `exited` will follow. */
+/* Reads what has come, but leaves a turn to others: nothing says that a monitor ever stops sending.
+ * Ends with the stream, which `exited` will follow. */
 static void read_events(struct monitor *m)
 {
-    for (;;) {
+    for (unsigned turn = 0; turn < EVENTS_PER_TURN; turn++) {
         struct error e = ERROR_INIT;
         struct vmm_event event;
         int n = ipc_recv(m->control_fd, &event, sizeof(event), NULL, 0, NULL, &e);
