@@ -204,13 +204,14 @@ static unsigned find_oldest(int snapshots_fd, char ret_name[NAME_MAX + 1])
     return count;
 }
 
-/* A client that asks for ever new shapes must not fill the disk. Those in use need no folder. */
+/* Makes room for one more: a client that asks for ever new shapes must not fill the disk. Those in
+ * use need no folder. */
 static void prune(int snapshots_fd)
 {
     char name[NAME_MAX + 1];
     unsigned count = find_oldest(snapshots_fd, name);
 
-    for (; count > SNAPSHOT_STORED_MAX; count--) {
+    for (; count >= SNAPSHOT_STORED_MAX; count--) {
         remove_folder(snapshots_fd, name);
         (void)find_oldest(snapshots_fd, name);
     }
@@ -247,6 +248,7 @@ int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int 
 {
     char name[SNAPSHOT_NAME_MAX + 8];
 
+    prune(snapshots_fd);
     (void)snprintf(name, sizeof(name), ".new-%s", key->name);
     remove_folder(snapshots_fd, name);
     if (mkdirat(snapshots_fd, name, 0700) != 0)
@@ -263,7 +265,6 @@ int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int 
     remove_folder(snapshots_fd, key->name);
     if (renameat(snapshots_fd, name, snapshots_fd, key->name) != 0 || fsync(snapshots_fd) != 0)
         return error_errno(e, errno, "cannot rename the snapshot folder %s", name);
-    prune(snapshots_fd);
     return 0;
 }
 
@@ -339,6 +340,12 @@ static int load_folder(struct snapshot *s, const struct snapshot_key *key, int d
     return snapshot_seal(s, e);
 }
 
+/* Being removed, or left by a process that ended while it did: the manifest goes first. */
+static bool is_removed(int dir)
+{
+    return faccessat(dir, "manifest", F_OK, 0) != 0 && errno == ENOENT;
+}
+
 int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key, int snapshots_fd,
                   struct error *e)
 {
@@ -353,14 +360,17 @@ int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key,
         return corrupt(key, e, strerror(errno));
     (void)futimens(dir, NULL); /* for find_oldest, before somebody prunes */
     int result = read_manifest(dir, key, &m, e);
-    if (result != 0)
-        return result;
-    if (load_folder(&s, key, dir, &m, e) != 0) {
+    if (result == 0)
+        result = load_folder(&s, key, dir, &m, e);
+    if (result == 0)
+        *ret_snapshot = s;
+    else
         snapshot_fini(&s);
-        return -1;
+    if (result < 0 && is_removed(dir)) {
+        *e = (struct error)ERROR_INIT;
+        result = 1;
     }
-    *ret_snapshot = s;
-    return 0;
+    return result;
 }
 
 int snapshot_scratch(const struct snapshot *s, int scratch_dir_fd, struct error *e)

@@ -194,6 +194,22 @@ static void damage_is_found(void **state)
     }
 }
 
+static void one_half_removed_is_made_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    struct snapshot s = SNAPSHOT_INIT;
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s/%s/manifest", f->path, f->key.name);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 1);
+    assert_int_equal(e.code, ERR_NONE);
+    assert_int_equal(snapshot_save(&f->made, &f->key, f->dir, &e), 0);
+    assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 0);
+    snapshot_fini(&s);
+}
+
 static void a_full_disk_keeps_the_old_one(void **state)
 {
     struct fixture *f = *state;
@@ -239,6 +255,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(scratch_is_a_copy, setup, teardown),
         cmocka_unit_test_setup_teardown(another_fingerprint_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(damage_is_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_half_removed_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_keeps_the_old_one, setup, teardown),
         cmocka_unit_test_setup_teardown(those_used_longest_ago_go, setup, teardown),
     };
