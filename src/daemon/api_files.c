@@ -104,8 +104,7 @@ static void reply_put(struct exchange *x, uint64_t bytes)
     json_put_int(&w, "size", (int64_t)bytes);
     json_put_text(&w, "sha256", digest);
     json_end_object(&w);
-    exchange_reply_buffer(x, 201, "application/json", &body);
-    buffer_fini(&body);
+    exchange_reply_written(x, 201, &w);
 }
 
 static void on_put_end(void *arg, const struct error *why, uint64_t bytes)

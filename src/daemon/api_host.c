@@ -89,8 +89,7 @@ void api_info(struct exchange *x)
     shape_set_describe(d->shapes, put_shape, &w);
     json_end_array(&w);
     json_end_object(&w);
-    exchange_reply_buffer(x, 200, "application/json", &body);
-    buffer_fini(&body);
+    exchange_reply_written(x, 200, &w);
 }
 
 /* 200 as long as requests are served; "warming" until the pool is filled for the first time. */

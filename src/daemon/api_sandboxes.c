@@ -24,8 +24,7 @@ static void reply_sandbox(struct exchange *x, int status, const struct sandbox *
     json_begin_object(&w, NULL);
     sandbox_describe(s, &w);
     json_end_object(&w);
-    exchange_reply_buffer(x, status, "application/json", &body);
-    buffer_fini(&body);
+    exchange_reply_written(x, status, &w);
 }
 
 /* --- POST /v1/sandboxes: the exchange's user pointer is the sandbox while it starts -------------
@@ -163,8 +162,7 @@ void api_sandbox_list(struct exchange *x)
     json_end_array(&w);
     json_put_text(&w, "next", s != NULL ? last : NULL);
     json_end_object(&w);
-    exchange_reply_buffer(x, 200, "application/json", &body);
-    buffer_fini(&body);
+    exchange_reply_written(x, 200, &w);
 }
 
 void api_sandbox_get(struct exchange *x)

@@ -21,6 +21,7 @@
 #include "daemon/router.h"
 #include "http/head.h"
 #include "json/json.h"
+#include "json/json_write.h"
 
 struct buffer;
 struct exchange;
@@ -114,6 +115,8 @@ void exchange_reply(struct exchange *x, int status, const char *content_type, co
 /* The content moves out of `body` (which is empty afterwards, as after buffer_fini). */
 void exchange_reply_buffer(struct exchange *x, int status, const char *content_type,
                            struct buffer *body);
+/* A JSON reply from a writer's buffer, which moves out of it; ERR_INTERNAL where it did not fit. */
+void exchange_reply_written(struct exchange *x, int status, const struct json_writer *w);
 /* A JSON reply; `tree` is freed. */
 void exchange_reply_json(struct exchange *x, int status, cJSON *tree);
 /* 204 */

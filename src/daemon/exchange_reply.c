@@ -161,6 +161,19 @@ void exchange_reply_empty(struct exchange *x)
     exchange_finish(x);
 }
 
+void exchange_reply_written(struct exchange *x, int status, const struct json_writer *w)
+{
+    struct error e = ERROR_INIT;
+
+    if (!w->failed) {
+        exchange_reply_buffer(x, status, JSON_TYPE, w->out);
+        return;
+    }
+    buffer_fini(w->out);
+    (void)error_set(&e, ERR_INTERNAL, "the reply is too large, or memory is short");
+    exchange_reply_error(x, &e);
+}
+
 /* The error as the body of a reply; -1 when memory is short. */
 static int write_error(const struct exchange *x, const struct error *e, struct buffer *body)
 {
@@ -243,7 +256,7 @@ int exchange_write(struct exchange *x, const void *data, size_t size)
                         : buffer_append(connection_out(c), data, size)) != 0)
             return -1;
         connection_flush(c);
-        x->drain_wanted = x->on_drain != NULL && connection_queued(c) > HTTP_REPLY_QUEUE_LOW;
+        x->drain_wanted |= x->on_drain != NULL && connection_queued(c) > HTTP_REPLY_QUEUE_LOW;
         connection_kick(c);
     }
     if (!x->chunked)
