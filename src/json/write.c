@@ -41,15 +41,14 @@ static void put_escaped(struct json_writer *w, unsigned char c)
     static const char from[] = "\"\\\b\f\n\r\t";
     static const char to[] = "\"\\bfnrt";
     const char *known = c != '\0' ? strchr(from, c) : NULL;
-    char text[8];
+    static const char hex[] = "0123456789abcdef";
 
     if (c >= 0x80) {
         put(w, REPLACEMENT, 3);
     } else if (known != NULL) {
         put(w, (const char[]){'\\', to[known - from]}, 2);
     } else {
-        (void)snprintf(text, sizeof(text), "\\u%04x", c);
-        put(w, text, 6);
+        put(w, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
     }
 }
 
