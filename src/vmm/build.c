@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -75,6 +77,21 @@ static int make_devices(struct vmm *vmm, struct error *e)
     memcpy(config.irq_fds, vmm->kvm.irq_fds, sizeof(config.irq_fds));
     vmm->devices = devices_new(&config, e);
     return vmm->devices != NULL ? 0 : -1;
+}
+
+/* What is written through a descriptor from here on goes to the scratch disk, or is the state,
+ * which is smaller: a monitor that was taken over must not fill the host's disk either. */
+static int limit_file_size(struct vmm *vmm, struct error *e)
+{
+    struct rlimit limit;
+    struct stat st;
+
+    if (fstat(vmm->fds[VMM_FD_SCRATCH], &st) != 0)
+        return error_errno(e, errno, "cannot read the size of the scratch disk");
+    limit.rlim_cur = limit.rlim_max = (rlim_t)st.st_size;
+    if (syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, &limit, NULL) != 0)
+        return error_errno(e, errno, "cannot limit the size of files");
+    return 0;
 }
 
 static int load_kernel(struct vmm *vmm, struct loaded_kernel *ret, struct error *e)
@@ -182,7 +199,7 @@ int build_guest(struct vmm *vmm, enum vmm_gone_reason *ret_reason, struct error 
     if (map_memory(vmm, e) != 0 || make_machine(vmm, e) != 0)
         return -1;
     serial_init(&vmm->serial, vmm->kvm.serial_irq_fd);
-    if (make_devices(vmm, e) != 0)
+    if (limit_file_size(vmm, e) != 0 || make_devices(vmm, e) != 0)
         return -1;
     if (restore) {
         *ret_reason = VMM_GONE_STATE;

@@ -26,6 +26,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -147,6 +148,7 @@ static const struct rule rules[] = {
     ANY(PARK, pwrite64),                      /* the state file */
 
     /* Building the machine. */
+    TWO(BUILD, prlimit64, IS(0, 0), IS(1, RLIMIT_FSIZE)), /* the scratch disk's size */
     KVM(BUILD, KVM_GET_API_VERSION),
     KVM(BUILD, KVM_CHECK_EXTENSION),
     KVM(BUILD, KVM_GET_VCPU_MMAP_SIZE),

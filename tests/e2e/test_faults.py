@@ -253,7 +253,10 @@ class WallTest(DaemonTest):
         self.assertEqual(box.exec(["echo", "alive"]).stdout, b"alive\n")
 
     def test_caps_are_set_on_the_monitor(self):
-        with self.client.create():
+        with self.client.create() as box:
+            limits = read_text(f"/proc/{monitor_of(self.daemon, box)}/limits")
+            bytes_max = str(box.described["disk_mib"] << 20)
+            self.assertRegex(limits, rf"Max file size +{bytes_max} +{bytes_max} ")
             pids = self.daemon.monitors()
             self.assertTrue(pids)
             for pid in pids:
