@@ -76,6 +76,9 @@ static int check_handover(struct priv *p, struct error *e)
         return error_set(e, ERR_USAGE, "the monitor's program is not sealed");
     if (fd_set_nonblocking(HANDOVER_PRIV_CONTROL, 1) != 0)
         return error_errno(e, errno, "the control socket cannot be used");
+    /* The state directory's lock is the daemon's as well, which could let go of it. */
+    if (flock(HANDOVER_PRIV_JOURNAL, LOCK_EX | LOCK_NB) != 0)
+        return error_errno(e, errno, "the journal is in use by another priv");
     return 0;
 }
 
