@@ -27,8 +27,7 @@ struct monitor {
     uint32_t vcpus;
     uint32_t mem_mib;
     pid_t pid;
-    bool built;
-    uint32_t seen; /* events that came: each comes once at most */
+    uint32_t seen; /* a bit for each event that came */
     bool running;
     const struct monitor_events *events;
     void *context;
@@ -43,15 +42,28 @@ static void on_poll_closed(uv_handle_t *handle)
     free(m);
 }
 
+static bool has_seen(const struct monitor *m, uint32_t type)
+{
+    return (m->seen & UINT32_C(1) << type) != 0;
+}
+
+static void on_nonsense(struct monitor *m, uint32_t type)
+{
+    log_error("monitor in slot %u: event %u out of order", m->slot, type);
+    (void)uv_poll_stop(&m->poll);
+    monitor_kill(m);
+}
+
+/* Each event comes once at most. */
 static void on_event(struct monitor *m, struct vmm_event *event)
 {
-    uint32_t bit = event->type < 32 ? UINT32_C(1) << event->type : 0;
-    bool again = (m->seen & bit) != 0;
-
-    m->seen |= bit;
-    switch (again ? UINT32_MAX : event->type) {
+    if (event->type >= 32 || has_seen(m, event->type)) {
+        on_nonsense(m, event->type);
+        return;
+    }
+    m->seen |= UINT32_C(1) << event->type;
+    switch (event->type) {
     case VMM_BUILT:
-        m->built = true;
         if (m->events->built != NULL)
             m->events->built(m, m->context);
         return;
@@ -74,11 +86,9 @@ static void on_event(struct monitor *m, struct vmm_event *event)
         memcpy(m->end.text, event->text, sizeof(m->end.text));
         return;
     default:
-        break;
+        on_nonsense(m, event->type);
+        return;
     }
-    log_error("monitor in slot %u: event %u out of order", m->slot, event->type);
-    (void)uv_poll_stop(&m->poll);
-    monitor_kill(m);
 }
 
 /* Reads what has come, but leaves a turn to others: nothing says that a monitor ever stops sending.
@@ -222,7 +232,7 @@ int monitor_go(struct monitor *m, const struct identity_page *identity, struct e
 {
     struct vmm_start start = {.type = VMM_START};
 
-    assert(m->built && !m->running);
+    assert(has_seen(m, VMM_BUILT) && !m->running);
     m->running = true;
     if (identity != NULL)
         start.identity = *identity;
