@@ -21,10 +21,10 @@
 #include "daemon/router.h"
 #include "http/head.h"
 #include "json/json.h"
-#include "json/json_write.h"
 
 struct buffer;
 struct exchange;
+struct json_writer;
 
 /* -- The request. Strings live as long as the exchange. */
 

@@ -88,9 +88,8 @@ int vcpu_state_load(int vcpu_fd, const struct msr_list *msrs, const struct vcpu_
 #define VCPU_TIMER_GRACE_MS 10u
 
 /* Lets a vCPU's time go on from where it was; the guest's TSC runs at `tsc_khz`. `host_tsc` is one
- * reading of the host's for all vCPUs. `lapic` is
- * NULL, or the saved local APIC where its own timer (not the TSC deadline) was counting, which then
- * starts anew from the saved count. */
+ * reading of the host's for all vCPUs. `lapic` is NULL, or the saved local APIC where its own timer
+ * (not the TSC deadline) was counting, which then starts anew from the saved count. */
 int vcpu_time_load(int vcpu_fd, const struct vcpu_time *time, const struct kvm_lapic_state *lapic,
                    enum kvm_kind kind, uint64_t host_tsc, uint32_t tsc_khz, struct error *e)
     __attribute__((warn_unused_result));
