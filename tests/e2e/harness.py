@@ -173,6 +173,10 @@ class Daemon:
         """Pids of the guests' monitors: each has a uid of its own, above the daemon's."""
         return self.processes(uid_from=1)
 
+    def monitor_of(self, box):
+        """The pid of that sandbox's monitor."""
+        return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", self.log()).group(1))
+
     def fd_count(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 

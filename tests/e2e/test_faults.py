@@ -1,7 +1,6 @@
 """Crashes of every process with guests running, damaged snapshots, and many cycles: the rest goes
 on, and nothing is left behind."""
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -41,10 +40,6 @@ def pid_of_priv(daemon):
     """priv is the daemon's only child."""
     children = read_text(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").split()
     return int(children[0])
-
-
-def monitor_of(daemon, box):
-    return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", daemon.log()).group(1))
 
 
 class CrashTest(unittest.TestCase):
@@ -89,43 +84,44 @@ class CrashTest(unittest.TestCase):
         other = self.daemon.client.create()
         box = self.daemon.client.create()
         command = Command(box)
-        os.kill(monitor_of(self.daemon, box), signal.SIGKILL)
+        os.kill(self.daemon.monitor_of(box), signal.SIGKILL)
         self.assertEqual(command.end(), "sandbox_gone")
         self.assertIn("killed", self.reason(box).cause.lower())
         self.assertEqual(other.exec(["echo", "on"]).stdout, b"on\n")
 
-    def test_shell_that_dies_at_its_start(self):
-        """The pool believes it alive: whoever gets it never notices."""
-        client, made = self.daemon.client, []
+    def create_that_hangs(self):
+        """A create that got a shell which does not run: the shells, and what waits for the end."""
+        client, outcome = self.daemon.client, []
         shells = self.daemon.monitors()
         for pid in shells:
-            os.kill(pid, signal.SIGSTOP)
-        creator = threading.Thread(target=lambda: made.append(client.create()))
-        creator.start()
-        wait_for(lambda: [box.described["state"] for box in client.list()] == ["starting"], 10,
-                 "a shell taken")
-        for pid in shells:
-            os.kill(pid, signal.SIGKILL)
-        creator.join(60)
-        self.assertEqual(made[0].exec(["echo", "on"]).stdout, b"on\n")
-
-    def test_stop_during_a_create(self):
-        client, refused = self.daemon.client, []
-        for pid in self.daemon.monitors():
             os.kill(pid, signal.SIGSTOP)
 
         def create():
             try:
-                client.create()
+                outcome.append(client.create())
             except cloche.ClocheError as error:
-                refused.append(error.code)
+                outcome.append(error)
+
+        def join():
+            creator.join(60)
+            return outcome[0]
         creator = threading.Thread(target=create)
         creator.start()
         wait_for(lambda: [box.described["state"] for box in client.list()] == ["starting"], 10,
                  "a shell taken")
+        return shells, join
+
+    def test_shell_that_dies_at_its_start(self):
+        """The pool believes it alive: whoever gets it never notices."""
+        shells, join = self.create_that_hangs()
+        for pid in shells:
+            os.kill(pid, signal.SIGKILL)
+        self.assertEqual(join().exec(["echo", "on"]).stdout, b"on\n")
+
+    def test_stop_during_a_create(self):
+        _, join = self.create_that_hangs()
         self.daemon.stop()
-        creator.join(20)
-        self.assertEqual(refused, ["shutting_down"])
+        self.assertEqual(join().code, "shutting_down")
 
     def test_guest_that_reboots(self):
         box = self.daemon.client.create()
@@ -191,7 +187,7 @@ class CycleTest(DaemonTest):
             with self.client.create() as box:
                 self.assertEqual(box.exec(["true"]).exit_code, 0)
                 if cycle == CYCLES // 2:
-                    os.kill(monitor_of(self.daemon, box), signal.SIGKILL)
+                    os.kill(self.daemon.monitor_of(box), signal.SIGKILL)
         wait_for(lambda: self.daemon.fd_count() <= fds + 4, 10, "descriptors closed")
         self.assertEqual(self.client.list(), [])
         self.daemon.kill()
@@ -254,7 +250,7 @@ class WallTest(DaemonTest):
 
     def test_caps_are_set_on_the_monitor(self):
         with self.client.create() as box:
-            limits = read_text(f"/proc/{monitor_of(self.daemon, box)}/limits")
+            limits = read_text(f"/proc/{self.daemon.monitor_of(box)}/limits")
             bytes_max = str(box.described["disk_mib"] << 20)
             self.assertRegex(limits, rf"Max file size +{bytes_max} +{bytes_max} ")
             pids = self.daemon.monitors()

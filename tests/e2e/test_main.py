@@ -3,7 +3,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import time
 
@@ -153,10 +152,9 @@ class LifeTest(DaemonTest):
 
     def test_monitor_that_is_killed(self):
         sandbox = self.client.create()
-        pid = re.search(rf"sandbox {sandbox.id} runs, pid (\d+)", self.daemon.log()).group(1)
         stream = sandbox.exec_stream(shell="echo started; sleep 1234")
         self.assertEqual(next(stream)[0], "stdout")
-        os.kill(int(pid), 9)
+        os.kill(self.daemon.monitor_of(sandbox), 9)
         self.assertEqual(list(stream)[-1][1].end, "sandbox_gone")
         self.assertTrue(self.client.run(["true"]).ok)
 

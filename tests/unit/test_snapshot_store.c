@@ -232,8 +232,8 @@ static void those_used_longest_ago_go(void **state)
     struct snapshot_key key = f->key;
 
     for (unsigned i = 0; i < SNAPSHOT_STORED_MAX; i++) {
-        if (i ==
-            SNAPSHOT_STORED_MAX - 1) { /* the oldest one is used again before there are too many */
+        /* The oldest one is used again before there are too many. */
+        if (i == SNAPSHOT_STORED_MAX - 1) {
             assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 0);
             snapshot_fini(&s);
         }
