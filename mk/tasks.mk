@@ -20,7 +20,7 @@ deps: deps-run
 deps-run:
 	$(Q)scripts/setup.sh build images run
 deps-test:
-	$(Q)scripts/setup.sh build images run test
+	$(Q)scripts/setup.sh build images run test svm
 deps-svm:
 	$(Q)scripts/setup.sh build images run svm
 
