@@ -22,14 +22,16 @@
 # at the next exit, and a guest kernel finds that out at boot ("XSAVE consistency problem"), warns, and
 # stays with FXSAVE and without AVX.
 #
-# QEMU 7.2 has three faults that look like ours, each found with its monitor in a host that hung:
-#   - helper_vmrun sets a bit of interrupt_request without a lock; an interrupt that another thread (a
-#     timer) raises at that moment is lost, and an idle CPU sleeps for ever.
-#   - After a VMRUN that injects an interrupt, the vector stays in exception_index; a CPU that is then asked
-#     to leave its loop, without an interrupt of its own, delivers it a second time, to a guest that has
-#     interrupts off by now: it waits for a lock of its own, or ends in a triple fault.
-#   - Code that one CPU patches while another runs it can stay translated as it was in between. KVM patches
-#     the scheduler (a static key) with each first and last virtual machine.
+# QEMU 7.2 fails in three ways that look like ours. What was seen, in hosts that hung, through its monitor
+# and in dumps of memory, and what in QEMU explains it (from its source's structure, not proven by a patch):
+#   - A guest takes the same interrupt again inside its handler, with interrupts off, and waits for a lock
+#     of its own; a triple fault was seen as well. After a VMRUN that injects, helper_vmrun leaves the vector
+#     in exception_index; a CPU that must then leave its loop without an interrupt delivers it once more.
+#   - A CPU of the host traps for ever on an instruction that is a no-op in memory: code that one CPU patches
+#     while another runs it stays translated as it was in between. KVM patches the scheduler (a static key)
+#     with each first and last virtual machine.
+#   - The host's only CPU sleeps for ever. helper_vmrun sets a bit of interrupt_request without a lock, so
+#     that an interrupt which a timer's thread raises at that moment can be lost.
 # So the host has one CPU, and -icount makes timers expire in its own thread, between two instructions. It
 # also makes the host's time the number of instructions, so that a busy machine does not time out a test.
 #
@@ -184,7 +186,8 @@ boot() {
     fi
 
     timeout --kill-after=10 "$TIMEOUT_S" qemu-system-x86_64 -M q35 -accel tcg,thread=single \
-        -icount shift=1,sleep=on -cpu EPYC,+svm,+npt -smp "$CPUS" -m "$MEMORY_MIB" -kernel "$HOST/vmlinuz" -initrd "$WORK/initrd" \
+        -icount shift=1,sleep=on -cpu EPYC,+svm,+npt -smp "$CPUS" -m "$MEMORY_MIB" \
+        -kernel "$HOST/vmlinuz" -initrd "$WORK/initrd" \
         -append "console=ttyS0 panic=-1 quiet random.trust_cpu=on" \
         -nodefaults -no-user-config -display none -no-reboot \
         -serial "file:$console" "${QEMU_DISKS[@]}" -device virtio-rng-pci -device virtio-serial-pci \
