@@ -21,6 +21,49 @@
 /* A template's memory must not change or shrink under its clones: a write would show in them, and a
  * truncation is a SIGBUS. */
 #define MEMORY_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
+/* Smaller holes are mapped with what is around them: each mapping costs. */
+#define HOLE_BYTES_MIN       ((off_t)(256 * KIB))
+#define SNAPSHOT_EXTENTS_MAX 1024
+
+/* Where data begins at or behind `from`: `bytes`, the file's end, where there is none; -1 on
+ * failure.
+ */
+static off_t find_data(int fd, off_t from, off_t bytes)
+{
+    off_t at = lseek(fd, from, SEEK_DATA);
+
+    return at < 0 && errno == ENXIO ? bytes : at;
+}
+
+/*
+ * Lays what the snapshot holds over the guest's anonymous memory. Its large holes stay anonymous: a
+ * page of a file's hole that is written takes memory twice, in the file and as the copy, and the
+ * first would be charged to whichever monitor came first.
+ */
+static int map_snapshot(uint8_t *host, off_t bytes, int fd)
+{
+    off_t hole_min = bytes / SNAPSHOT_EXTENTS_MAX;
+    off_t start = find_data(fd, 0, bytes);
+
+    if (hole_min < HOLE_BYTES_MIN)
+        hole_min = HOLE_BYTES_MIN;
+    /* Huge pages would make each guest as large as its memory is scattered. */
+    if (madvise(host, (size_t)bytes, MADV_NOHUGEPAGE) != 0 && errno != EINVAL)
+        return -1;
+    while (start >= 0 && start < bytes) {
+        off_t end, next = start;
+
+        do {
+            end = lseek(fd, next, SEEK_HOLE);
+            next = end < 0 ? -1 : find_data(fd, end, bytes);
+        } while (next >= 0 && next < bytes && next - end < hole_min);
+        if (next < 0 || mmap(host + start, (size_t)(end - start), PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, start) == MAP_FAILED)
+            return -1;
+        start = next;
+    }
+    return start < 0 ? -1 : 0;
+}
 
 static int map_memory(struct vmm *vmm, struct error *e)
 {
@@ -41,8 +84,9 @@ static int map_memory(struct vmm *vmm, struct error *e)
             return error_set(e, ERR_BAD_REQUEST, "the snapshot's memory is not sealed");
     }
     void *host = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                      restore ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED, fd, 0);
-    if (host == MAP_FAILED)
+                      restore ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED,
+                      restore ? -1 : fd, 0);
+    if (host == MAP_FAILED || (restore && map_snapshot(host, (off_t)bytes, fd) != 0))
         return error_errno(e, errno, "cannot map the guest's memory");
     guest_mem_init(&vmm->mem, host, bytes);
     return 0;

@@ -178,9 +178,10 @@ static const struct rule rules[] = {
     ANY(BUILD, mremap),                       /* realloc() */
     ANY(BUILD, brk),                          /* malloc() */
     ONE(BUILD, madvise, IS(2, MADV_DONTNEED)),/* free() in some C libraries */
+    ONE(BUILD, madvise, IS(2, MADV_NOHUGEPAGE)), /* guest memory */
     ANY(BUILD, fstat),                        /* sizes of what came with CONFIG */
     ANY(BUILD, newfstatat),                   /* the same, in other C libraries */
-    ANY(BUILD, lseek),                        /* sizes of the disks */
+    ANY(BUILD, lseek),                        /* sizes of the disks, holes of the snapshot */
     ANY(BUILD, pread64),                      /* the initramfs; the state file */
     ANY(BUILD, close),                        /* what the guest does not need */
     ONE(BUILD, fcntl, IS(1, F_GET_SEALS)),    /* is the template's memory sealed? */
