@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "accounts.h"
@@ -25,6 +26,7 @@
  */
 static struct {
     uint32_t flags;
+    uint64_t limits[CHANNEL_LIMIT_COUNT + 1]; /* by kind; 0: none */
     const char *user;
     const char *cwd;
     char *argv[CHANNEL_ARGS_MAX + 1];
@@ -71,16 +73,37 @@ static uint32_t copy_list(struct wire_reader *r, char **list)
     return count;
 }
 
+static void read_limits(struct wire_reader *r)
+{
+    uint32_t count = wire_get_u32(r);
+
+    memset(request.limits, 0, sizeof(request.limits));
+    if (count > CHANNEL_LIMIT_COUNT)
+        r->bad = true;
+    for (uint32_t i = 0; i < count && !r->bad; i++) {
+        uint32_t kind = wire_get_u32(r);
+        uint64_t value = wire_get_u64(r);
+
+        if (kind < 1 || kind > CHANNEL_LIMIT_COUNT || value == 0)
+            r->bad = true;
+        else
+            request.limits[kind] = value;
+    }
+}
+
 static int read_request(struct wire_reader *r)
 {
     request.strings_used = 0;
     request.flags = wire_get_u32(r);
+    plan.umask = wire_get_u32(r);
     request.user = copy_string(r, ACCOUNT_NAME_BYTES - 1);
     request.cwd = copy_string(r, CHANNEL_PATH_MAX - 1);
+    read_limits(r);
     uint32_t argc = copy_list(r, request.argv);
     (void)copy_list(r, request.envp);
     if (r->bad || r->left != 0 || argc == 0 || request.argv[0][0] == '\0' ||
-        request.cwd[0] != '/' || (request.flags & ~(uint32_t)CHANNEL_EXEC_STDIN) != 0)
+        request.cwd[0] != '/' || (plan.umask > 0777 && plan.umask != CHANNEL_UMASK_DEFAULT) ||
+        (request.flags & ~(uint32_t)CHANNEL_EXEC_STDIN) != 0)
         return -1;
     return 0;
 }
@@ -162,17 +185,49 @@ static int make_stdio(struct service *v, struct stream *s, int childs_fds[3])
     return 0;
 }
 
+/* The limits that the kernel keeps for each process. */
+static void plan_rlimits(void)
+{
+    static const struct {
+        enum channel_limit_kind kind;
+        int resource;
+    } table[] = {{CHANNEL_LIMIT_CPU, RLIMIT_CPU},
+                 {CHANNEL_LIMIT_FILE, RLIMIT_FSIZE},
+                 {CHANNEL_LIMIT_OPEN, RLIMIT_NOFILE}};
+
+    plan.rlimit_count = 0;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        uint64_t value = request.limits[table[i].kind];
+
+        if (value > 0)
+            plan.rlimits[plan.rlimit_count++] =
+                (struct spawn_rlimit){.resource = table[i].resource, .value = value};
+    }
+}
+
 /* Into a cgroup of its own where there are any. One that was used before may have been changed by
  * the tenant so that nothing can be born in it: then a fresh one is tried. */
 static pid_t spawn_in_group(struct service *v, struct command *c)
 {
+    uint64_t memory_bytes = request.limits[CHANNEL_LIMIT_MEMORY];
+    uint64_t processes = request.limits[CHANNEL_LIMIT_PROCESSES];
+
     plan.cgroup_fd = -1;
-    if (!execgroups_available(&v->groups))
-        return spawn_process(&plan);
+    if (!execgroups_available(&v->groups)) {
+        plan.step = SPAWN_STEP_LIMIT;
+        plan.error = ENOTSUP;
+        return memory_bytes > 0 || processes > 0 ? -1 : spawn_process(&plan);
+    }
     for (int attempt = 0;; attempt++) {
         if (execgroups_take(&v->groups, attempt > 0, &c->group) < 0) {
             plan.step = SPAWN_STEP_CLONE;
             plan.error = errno;
+            return -1;
+        }
+        if (execgroup_limit(&c->group, memory_bytes, processes) < 0) {
+            plan.step = SPAWN_STEP_LIMIT;
+            plan.error = errno;
+            execgroups_drop(&v->groups, &c->group);
             return -1;
         }
         plan.cgroup_fd = c->group.dir_fd;
@@ -208,6 +263,9 @@ static void fail_spawn(struct service *v, struct stream *s)
     case SPAWN_STEP_CWD:
         stream_fail(v, s, plan.error, "cwd %s: %s", request.cwd, why);
         return;
+    case SPAWN_STEP_LIMIT:
+        stream_fail(v, s, plan.error, "limits: %s", why);
+        return;
     case SPAWN_STEP_EXEC:
         break;
     }
@@ -242,6 +300,7 @@ int command_start(struct service *v, struct stream *s, struct wire_reader *r)
     plan.cwd = request.cwd;
     plan.search_path = search_path();
     plan.change_user = false;
+    plan_rlimits();
     if (request.user[0] != '\0') {
         int error = find_user();
         if (error != 0) {

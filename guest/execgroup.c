@@ -136,7 +136,7 @@ void execgroups_tidy(struct execgroups *g)
         struct stat st;
 
         uint64_t oom_kills = oom_kills_total(group);
-        if (group->was_killed || oom_kills != group->oom_kills ||
+        if (group->was_killed || group->is_limited || oom_kills != group->oom_kills ||
             g->idle_count == EXECGROUPS_IDLE_MAX || fstat(group->dir_fd, &st) < 0 ||
             st.st_nlink > LINKS_WITHOUT_CHILDREN) {
             execgroups_drop(g, group);
@@ -201,6 +201,25 @@ void execgroups_drop(struct execgroups *g, struct execgroup *group)
         (void)unlinkat(g->root_fd, name, AT_REMOVEDIR);
     }
     close_files(group);
+}
+
+static int write_limit(struct execgroup *group, const char *name, uint64_t value)
+{
+    char text[24];
+    FD_AUTO int fd = openat(group->dir_fd, name, O_WRONLY | O_CLOEXEC);
+    int length = snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+
+    group->is_limited = true;
+    if (fd < 0 && errno == ENOENT)
+        errno = ENOTSUP;
+    return fd < 0 || write(fd, text, (size_t)length) < 0 ? -1 : 0;
+}
+
+int execgroup_limit(struct execgroup *group, uint64_t memory_bytes, uint64_t processes)
+{
+    if (memory_bytes > 0 && write_limit(group, "memory.max", memory_bytes) < 0)
+        return -1;
+    return processes > 0 ? write_limit(group, "pids.max", processes) : 0;
 }
 
 void execgroup_kill(struct execgroup *group)

@@ -20,6 +20,7 @@ struct execgroup {
     int memory_fd;   /* memory.events; -1 without the memory controller */
     bool was_killed; /* not used again: there are kernels on which whatever is born in it then dies
                       */
+    bool is_limited; /* not used again either */
     uint64_t oom_kills;
 };
 
@@ -54,6 +55,11 @@ void execgroups_tidy(struct execgroups *g);
 
 /* Removes a cgroup for good. */
 void execgroups_drop(struct execgroups *g, struct execgroup *group);
+
+/* Limits all its processes together; 0: no limit. Returns 0, or -1 with errno, ENOTSUP where the
+ * kernel has no such controller. */
+int execgroup_limit(struct execgroup *group, uint64_t memory_bytes, uint64_t processes)
+    __attribute__((warn_unused_result));
 
 void execgroup_kill(struct execgroup *group);
 bool execgroup_is_empty(const struct execgroup *group);

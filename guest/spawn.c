@@ -48,6 +48,18 @@ CHILD_CODE static void child_set_user(struct spawn_plan *plan)
         child_fail(plan, SPAWN_STEP_USER, errno);
 }
 
+CHILD_CODE static void child_set_limits(struct spawn_plan *plan)
+{
+    if (plan->umask <= 0777)
+        (void)syscall(SYS_umask, plan->umask);
+    for (size_t i = 0; i < plan->rlimit_count; i++) {
+        const uint64_t both[2] = {plan->rlimits[i].value, plan->rlimits[i].value};
+
+        if (syscall(SYS_prlimit64, 0, plan->rlimits[i].resource, both, NULL) < 0)
+            child_fail(plan, SPAWN_STEP_LIMIT, errno);
+    }
+}
+
 /* Joins a directory of the search path and the program's name in plan->path. */
 CHILD_CODE static bool child_join(struct spawn_plan *plan, const char *dir, size_t dir_length)
 {
@@ -109,6 +121,7 @@ CHILD_CODE __attribute__((noreturn)) static void child_main(struct spawn_plan *p
 
     (void)syscall(SYS_setsid);
     child_set_stdio(plan);
+    child_set_limits(plan);
     if (plan->change_user)
         child_set_user(plan);
     if (syscall(SYS_chdir, plan->cwd) < 0)

@@ -12,15 +12,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SPAWN_GROUPS_MAX 256u
-#define SPAWN_PATH_BYTES 4096u
+#define SPAWN_GROUPS_MAX  256u
+#define SPAWN_PATH_BYTES  4096u
+#define SPAWN_RLIMITS_MAX 3u
 
 enum spawn_step {
     SPAWN_STEP_CLONE,
     SPAWN_STEP_STDIO,
     SPAWN_STEP_USER,
     SPAWN_STEP_CWD,
+    SPAWN_STEP_LIMIT,
     SPAWN_STEP_EXEC,
+};
+
+struct spawn_rlimit {
+    int resource; /* RLIMIT_... */
+    uint64_t value;
 };
 
 struct spawn_plan {
@@ -35,6 +42,9 @@ struct spawn_plan {
     gid_t gid;
     gid_t groups[SPAWN_GROUPS_MAX];
     size_t group_count;
+    uint32_t umask; /* larger than 0777: the agent's */
+    struct spawn_rlimit rlimits[SPAWN_RLIMITS_MAX];
+    size_t rlimit_count;
 
     /* What failed, where spawn_process returns -1. */
     enum spawn_step step;

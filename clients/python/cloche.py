@@ -16,14 +16,16 @@ import io
 import json
 import os
 import socket
+import time
 import urllib.parse
 import uuid
 
-__all__ = ["Client", "ClocheError", "Result", "Sandbox", "DEFAULT_SOCKET"]
+__all__ = ["Client", "ClocheError", "Process", "Result", "Sandbox", "DEFAULT_SOCKET"]
 __version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/cloche/cloche.sock"
 PIECE_BYTES = 64 * 1024
+WAIT_S = 30  # of one request that waits
 RECORD_BYTES_MAX = 128 * 1024 * 1024
 
 
@@ -124,11 +126,14 @@ def _result_of(reply):
         missing={f["path"]: _error_of(0, json.dumps(f)) for f in files if "error" in f})
 
 
-def _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes):
+def _command(argv, shell, stdin=None, env=None, cwd=None, user=None, umask=None, limits=None,
+             timeout_ms=None, max_output_bytes=None):
+    """The JSON of a command; these are the options that exec and its like take."""
     if isinstance(argv, str):
         raise TypeError("argv is a list of strings; give a command line as shell=")
     body = {"argv": None if argv is None else list(argv), "shell": shell, "env": env, "cwd": cwd,
-            "user": user, "timeout_ms": timeout_ms, "max_output_bytes": max_output_bytes}
+            "user": user, "umask": umask, "limits": limits, "timeout_ms": timeout_ms,
+            "max_output_bytes": max_output_bytes}
     body = {name: value for name, value in body.items() if value is not None}
     _put_bytes(body, "stdin", stdin)
     return body
@@ -168,14 +173,16 @@ class Client:
                 return found
             query["after"] = page["next"]
 
-    def run(self, argv=None, shell=None, template=None, files=None, collect=(), env=None, cwd=None,
-            user=None, stdin=None, timeout_ms=None, max_output_bytes=None, **fields):
+    def run(self, argv=None, shell=None, template=None, files=None, collect=(), stdin=None,
+            env=None, cwd=None, user=None, umask=None, limits=None, timeout_ms=None,
+            max_output_bytes=None, **fields):
         """One command in a sandbox of its own, which ends with it.
 
         `files` maps paths in the guest to their content (bytes or str), `collect` names those to
         bring back: result.files maps them to bytes. Other fields are those of create().
         """
-        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
+        body = _command(argv, shell, stdin, env, cwd, user, umask, limits, timeout_ms,
+                        max_output_bytes)
         body.update((name, value) for name, value in fields.items() if value is not None)
         if template is not None:
             body["template"] = template
@@ -240,10 +247,13 @@ class Client:
         finally:
             connection.close()
 
-    def _records(self, target, body):
+    def _records(self, method, target, body=None):
         """The records of an NDJSON reply, one dict each."""
-        connection, response = self._open("POST", target, json.dumps(body).encode(), {
-            "Accept": "application/x-ndjson", "Content-Type": "application/json"})
+        headers = {"Accept": "application/x-ndjson"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(body).encode()
+        connection, response = self._open(method, target, body, headers)
         try:
             while True:
                 line = response.readline(RECORD_BYTES_MAX)
@@ -254,6 +264,26 @@ class Client:
             raise self._unreachable(error) from error
         finally:
             connection.close()
+
+
+def _output_of(records):
+    """(kind, data, offset) of a command's records: "stdout" and "stderr" with bytes, "missed" with
+    how many, at last "end" with its Result, or "running" with None."""
+    for record in records:
+        kind = record.get("type")
+        if kind in ("stdout", "stderr"):
+            yield kind, _bytes_of(record, "data"), record["offset"]
+        elif kind == "missed":
+            yield kind, record["bytes"], record["offset"]
+        elif kind == "end":
+            yield kind, _result_of(record), None
+            return
+        elif kind == "running":
+            yield kind, None, record["offset"]
+            return
+        elif kind == "error":
+            raise _error_of(0, json.dumps(record))
+    raise ClocheError("unreachable", "the connection was lost before the command ended")
 
 
 def _quote(text):
@@ -296,27 +326,41 @@ class Sandbox:
         self.described = self._client._json("GET", self._path)
         return self.described
 
-    def exec(self, argv=None, shell=None, stdin=None, env=None, cwd=None, user=None,
-             timeout_ms=None, max_output_bytes=None):
-        """Runs `argv` (a list) or `shell` (a command line) and returns its Result."""
-        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
+    def exec(self, argv=None, shell=None, **options):
+        """Runs `argv` (a list) or `shell` (a command line) and returns its Result.
+
+        Options: stdin (bytes or str), env, cwd, user, umask ("022"), limits ({"memory_mib",
+        "processes", "cpu_s", "file_mib", "open_files"}), timeout_ms, max_output_bytes.
+        """
+        body = _command(argv, shell, **options)
         return _result_of(self._client._json("POST", self._path + "/exec", body))
 
-    def exec_stream(self, argv=None, shell=None, stdin=None, env=None, cwd=None, user=None,
-                    timeout_ms=None, max_output_bytes=None):
+    def exec_stream(self, argv=None, shell=None, **options):
         """As exec, but yields ("stdout" or "stderr", bytes) as output comes, and at last
         ("end", Result) with empty stdout and stderr. Leaving the loop early kills the command."""
-        body = _command(argv, shell, env, cwd, user, stdin, timeout_ms, max_output_bytes)
-        for record in self._client._records(self._path + "/exec", body):
-            kind = record.get("type")
-            if kind in ("stdout", "stderr"):
-                yield kind, _bytes_of(record, "data")
-            elif kind == "end":
-                yield kind, _result_of(record)
-                return
-            elif kind == "error":
-                raise _error_of(0, json.dumps(record))
-        raise ClocheError("unreachable", "the connection was lost before the command ended")
+        body = _command(argv, shell, **options)
+        for kind, data, _ in _output_of(self._client._records("POST", self._path + "/exec", body)):
+            yield kind, data
+
+    def start(self, argv=None, shell=None, stdin_open=False, keep_output_bytes=None, **options):
+        """Starts a command in the background and returns its Process, which goes on without us.
+
+        Options as for exec. `stdin_open`: Process.write() may write to it. `keep_output_bytes`: how
+        much of its newest output is kept for those who read it later (1 MiB).
+        """
+        body = {**_command(argv, shell, **options), "background": True, "stdin_open": stdin_open}
+        if keep_output_bytes is not None:
+            body["keep_output_bytes"] = keep_output_bytes
+        return Process(self, self._client._json("POST", self._path + "/exec", body))
+
+    def processes(self):
+        """The commands that run, and those of start() that have ended."""
+        listed = self._client._json("GET", self._path + "/processes")["processes"]
+        return [Process(self, described) for described in listed]
+
+    def process(self, pid):
+        """The process with that number."""
+        return Process(self, self._client._json("GET", f"{self._path}/processes/{pid}"))
 
     def put(self, path, data, mode=None):
         """Writes a file: `data` is bytes, str or a binary file object (streamed, of any size)."""
@@ -371,3 +415,73 @@ class Sandbox:
 
     def _files(self, query):
         return self._path + "/files?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+
+
+class Process:
+    """A command in a sandbox. One that Sandbox.start() made goes on by itself, and what is known of
+    it stays after its end until remove()."""
+
+    def __init__(self, sandbox, described):
+        self._client = sandbox._client
+        self._path = f"{sandbox._path}/processes/{described['pid']}"
+        self.pid = described["pid"]
+        self.described = described  # as the API said it last
+
+    def __repr__(self):
+        return f"<cloche.Process {self.pid}>"
+
+    def refresh(self):
+        """Asks anew what the API says about it; returns that."""
+        self.described = self._client._json("GET", self._path)
+        return self.described
+
+    def wait(self, timeout=None):
+        """Waits for its end, at most `timeout` seconds; returns its Result without output, or None
+        where it still runs."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = WAIT_S if end is None else min(WAIT_S, max(0, end - time.monotonic()))
+            self.described = self._client._json("GET",
+                                                f"{self._path}?wait_ms={int(left * 1000)}")
+            if "error" in self.described:
+                raise _error_of(0, json.dumps(self.described))
+            if self.described["state"] == "ended":
+                return _result_of(self.described)
+            if end is not None and time.monotonic() >= end:
+                return None
+
+    def output(self, offset=None, follow=True):
+        """Yields (kind, data, offset): "stdout" or "stderr" with bytes, and where in all output
+        they start; "missed" with the number of bytes that are no longer there; at last "end" with
+        the Result, or, without `follow`, "running". `offset` None begins with the oldest byte that
+        is kept.
+
+        After a lost connection go on at the offset of the last piece plus its length."""
+        query = {"follow": "true" if follow else "false"}
+        if offset is not None:
+            query["from"] = offset
+        target = f"{self._path}/output?{urllib.parse.urlencode(query)}"
+        return _output_of(self._client._records("GET", target))
+
+    def write(self, data, close=False):
+        """Writes bytes, str or a binary file object to its stdin, then closes that if wanted;
+        returns the number of bytes."""
+        if isinstance(data, str):
+            data = data.encode()
+        connection, response = self._client._open(
+            "POST", f"{self._path}/stdin?close={'true' if close else 'false'}", data,
+            {"Content-Type": "application/octet-stream"})
+        try:
+            return json.loads(response.read())["bytes"]
+        finally:
+            connection.close()
+
+    def signal(self, name):
+        """Sends a signal ("TERM", 15) to its process group."""
+        self._client._json("POST", self._path + "/signal", {"signal": str(name)})
+
+    def remove(self):
+        """Kills it with all its descendants where it still runs, and forgets it; returns what the
+        API last says about it."""
+        self.described = self._client._json("DELETE", self._path)
+        return self.described

@@ -57,8 +57,9 @@ enum channel_lane {
 /*
  * Requests. A string is u32 length and that many bytes, with no NUL inside.
  *
- *   EXEC   u32 flags, str user ("" = root), str cwd, u32 argc, argc x str, u32 envc, envc x
- *          str "NAME=value"                     INFO: u32 pid
+ *   EXEC   u32 flags, u32 umask (CHANNEL_UMASK_DEFAULT: the agent's), str user ("" = root),
+ *          str cwd, u32 count of limits, count x (u32 kind, u64 value), u32 argc, argc x str,
+ *          u32 envc, envc x str "NAME=value"    INFO: u32 pid
  *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
  *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
  *   READ   str path                             INFO: u64 size, u32 mode, u64 mtime_ns
@@ -80,6 +81,24 @@ enum channel_op {
 
 enum channel_exec_flag {
     CHANNEL_EXEC_STDIN = 1u << 0, /* lane 0 feeds stdin until EOF; else stdin is /dev/null */
+};
+
+#define CHANNEL_UMASK_DEFAULT UINT32_MAX
+
+/* Limits of one exec, none of them twice; a value is never 0. */
+enum channel_limit_kind {
+    CHANNEL_LIMIT_MEMORY = 1,    /* bytes of all its processes together; past it: EXEC_OOM */
+    CHANNEL_LIMIT_PROCESSES = 2, /* processes and threads at once */
+    CHANNEL_LIMIT_CPU = 3,       /* seconds of CPU time of each process; past it: SIGXCPU */
+    CHANNEL_LIMIT_FILE = 4,      /* bytes of a file that is written; past it: SIGXFSZ */
+    CHANNEL_LIMIT_OPEN = 5,      /* open descriptors of each process */
+};
+#define CHANNEL_LIMIT_COUNT 5u
+#define CHANNEL_LIMIT_BYTES 12u /* on the wire */
+
+struct channel_limit {
+    uint32_t kind; /* enum channel_limit_kind */
+    uint64_t value;
 };
 
 enum channel_exec_end {

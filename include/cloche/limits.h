@@ -67,9 +67,16 @@
 #define EXEC_TIMEOUT_MS_MAX       (SANDBOX_TIMEOUT_S_MAX * UINT64_C(1000))
 #define EXEC_OUTPUT_BYTES_DEFAULT (8 * MIB)  /* stdout and stderr together, buffered reply */
 #define EXEC_OUTPUT_BYTES_MAX     (64 * MIB) /* what max_output_bytes may ask for */
+#define PROCESS_RING_BYTES_MIN    (1 * MIB)  /* output that is kept of a background process; */
+#define PROCESS_RING_BYTES_MAX    (64 * MIB) /* the default is the minimum */
+#define PROCESS_ENDED_MAX         64u  /* background processes of a sandbox kept after their end */
+#define PROCESS_COMMAND_BYTES     256u /* of a command line that is shown, NUL included */
+#define PROCESS_WAIT_MS_MAX       600000u
 #define RUN_COLLECT_BYTES_MAX     (64 * MIB) /* files returned by POST /v1/run together */
 #define RUN_FILES_MAX             1024u
 
+_Static_assert(PROCESS_RING_BYTES_MIN >= 4 * CHANNEL_WINDOW_BYTES,
+               "a follower never misses what the guest may still send");
 _Static_assert(CHANNEL_WINDOW_BYTES >= 2 * CHANNEL_PAYLOAD_MAX,
                "a full frame must always fit twice");
 _Static_assert(SANDBOX_VCPUS_MAX <= 32, "the MP table and the guest's NR_CPUS end there");

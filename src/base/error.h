@@ -23,6 +23,7 @@
     X(ERR_TEMPLATE_NOT_FOUND, "template_not_found", 404, 125)                                      \
     X(ERR_SANDBOX_NOT_FOUND, "sandbox_not_found", 404, 125)                                        \
     X(ERR_FILE_NOT_FOUND, "file_not_found", 404, 125)                                              \
+    X(ERR_PROCESS_NOT_FOUND, "process_not_found", 404, 125)                                        \
     X(ERR_METHOD_NOT_ALLOWED, "method_not_allowed", 405, 125)                                      \
     X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, 124)                                            \
     X(ERR_CONFLICT, "conflict", 409, 125)                                                          \

@@ -153,26 +153,32 @@ static size_t vector_bytes(const char *const *vector, uint32_t *ret_count)
     return bytes;
 }
 
-int agent_request_exec(struct buffer *request, bool has_stdin, const char *user, const char *cwd,
-                       const char *const *argv, const char *const *env, struct error *e)
+int agent_request_exec(struct buffer *request, const struct agent_command *c, struct error *e)
 {
     uint32_t argc = 0;
     uint32_t envc = 0;
     struct wire_writer w;
-    size_t size = 2 + 4 + string_bytes(user) + string_bytes(cwd) + vector_bytes(argv, &argc) +
-                  vector_bytes(env, &envc);
+    size_t size = 2 + 4 + 4 + string_bytes(c->user) + string_bytes(c->cwd) + 4 +
+                  c->limit_count * CHANNEL_LIMIT_BYTES + vector_bytes(c->argv, &argc) +
+                  vector_bytes(c->env, &envc);
 
     if (begin(request, CHANNEL_OP_EXEC, size, &w, e) != 0)
         return -1;
-    wire_put_u32(&w, has_stdin ? CHANNEL_EXEC_STDIN : 0);
-    put_text(&w, user);
-    put_text(&w, cwd);
+    wire_put_u32(&w, c->has_stdin ? CHANNEL_EXEC_STDIN : 0);
+    wire_put_u32(&w, c->umask);
+    put_text(&w, c->user);
+    put_text(&w, c->cwd);
+    wire_put_u32(&w, (uint32_t)c->limit_count);
+    for (size_t i = 0; i < c->limit_count; i++) {
+        wire_put_u32(&w, c->limits[i].kind);
+        wire_put_u64(&w, c->limits[i].value);
+    }
     wire_put_u32(&w, argc);
     for (uint32_t i = 0; i < argc; i++)
-        put_text(&w, argv[i]);
+        put_text(&w, c->argv[i]);
     wire_put_u32(&w, envc);
     for (uint32_t i = 0; i < envc; i++)
-        put_text(&w, env[i]);
+        put_text(&w, c->env[i]);
     buffer_commit(request, w.used);
     return 0;
 }

@@ -41,13 +41,23 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
 int agent_end_parse(enum channel_op op, const void *data, size_t size, struct agent_end *ret_end,
                     struct error *e) __attribute__((warn_unused_result));
 
+/* What EXEC asks for. */
+struct agent_command {
+    bool has_stdin;
+    uint32_t umask;
+    const char *user;
+    const char *cwd;
+    const struct channel_limit *limits;
+    size_t limit_count;      /* at most CHANNEL_LIMIT_COUNT */
+    const char *const *argv; /* NULL-terminated, like env, whose entries read "NAME=value" */
+    const char *const *env;
+};
+
 /*
  * Pack a request (op and fields) at the end of `request`, whose size_max should be
  * CHANNEL_OPEN_MAX. Returns 0, or -1 with ERR_TOO_LARGE where it does not fit.
- * `argv` and `env` are NULL-terminated; env entries read "NAME=value".
  */
-int agent_request_exec(struct buffer *request, bool has_stdin, const char *user, const char *cwd,
-                       const char *const *argv, const char *const *env, struct error *e)
+int agent_request_exec(struct buffer *request, const struct agent_command *command, struct error *e)
     __attribute__((warn_unused_result));
 int agent_request_read(struct buffer *request, const char *path, struct error *e)
     __attribute__((warn_unused_result));

@@ -3,9 +3,11 @@
 
 #include <stddef.h>
 
+#include "base/error.h"
 #include "daemon/router.h"
 
 struct exchange;
+struct process;
 
 extern const struct route api_routes[];
 extern const size_t api_route_count;
@@ -20,6 +22,16 @@ void api_sandbox_list(struct exchange *x);
 void api_sandbox_get(struct exchange *x);
 void api_sandbox_patch(struct exchange *x);
 void api_sandbox_delete(struct exchange *x);
+
+/* api_processes.c, api_process_io.c */
+void api_process_list(struct exchange *x);
+void api_process_get(struct exchange *x);
+void api_process_delete(struct exchange *x);
+void api_process_signal(struct exchange *x);
+void api_process_stdin(struct exchange *x);
+void api_process_output(struct exchange *x);
+/* The process that the path names; NULL with an error, also for a query with other names. */
+struct process *api_process_find(struct exchange *x, const char *const *query, struct error *e);
 
 /* api_exec.c, api_files.c, api_run.c */
 void api_exec(struct exchange *x);

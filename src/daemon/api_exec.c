@@ -1,4 +1,10 @@
-/* POST /v1/sandboxes/{id}/exec: runs one command in a sandbox. */
+/*
+ * POST /v1/sandboxes/{id}/exec: runs one command in a sandbox.
+ *
+ * In the foreground the command belongs to the request: the reply comes at its end (or while it
+ * runs, as NDJSON), and it is killed when the client goes. In the background it goes on by itself:
+ * the reply comes when it has started, or follows it as NDJSON for as long as the client stays.
+ */
 #include <stdlib.h>
 
 #include "base/buffer.h"
@@ -7,6 +13,7 @@
 #include "daemon/exchange.h"
 #include "daemon/exec_reply.h"
 #include "daemon/exec_request.h"
+#include "daemon/process.h"
 #include "daemon/sandbox.h"
 #include "json/json.h"
 #include "json/json_write.h"
@@ -15,12 +22,23 @@
 struct exec_call {
     cJSON *tree; /* the request's body */
     struct exec_request request;
+    bool is_background;
+    bool keeps_stdin;
+    int64_t keep_output_bytes; /* 0: absent */
     struct exec_reply *reply;
+    struct process_follower started; /* in the background, until it has */
 };
 
 static const struct json_field fields[] = {
     EXEC_FIELD_ROWS(offsetof(struct exec_call, request.fields)),
     EXEC_FIELD_ENV(offsetof(struct exec_call, request.fields)),
+    {.name = "background", .type = JSON_BOOL, .offset = offsetof(struct exec_call, is_background)},
+    {.name = "stdin_open", .type = JSON_BOOL, .offset = offsetof(struct exec_call, keeps_stdin)},
+    {.name = "keep_output_bytes",
+     .type = JSON_INTEGER,
+     .min = 1,
+     .max = PROCESS_RING_BYTES_MAX,
+     .offset = offsetof(struct exec_call, keep_output_bytes)},
 };
 
 static void on_close(struct exchange *x)
@@ -28,18 +46,20 @@ static void on_close(struct exchange *x)
     struct exec_call *call = exchange_user(x);
 
     exec_reply_free(call->reply);
+    process_unfollow(&call->started);
     exec_request_fini(&call->request);
     cJSON_Delete(call->tree);
     free(call);
 }
 
-/* The client has vanished: the command goes with it. */
+/* The client has vanished: a command in the foreground goes with it. */
 static void on_gone(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
     exec_reply_free(call->reply);
     call->reply = NULL;
+    process_unfollow(&call->started);
     exchange_abort(x);
 }
 
@@ -65,7 +85,9 @@ static void put_end(struct exchange *x, const struct exec_result *result, struct
     } else {
         if (is_streamed)
             json_put_text(&w, "type", "end");
-        exec_reply_put_result(call->reply, result, &w);
+        exec_result_describe(result, &w);
+        if (!is_streamed)
+            exec_reply_put_output(call->reply, &w);
     }
     json_end_object(&w);
     if (w.failed || buffer_append_text(out, "\n") != 0)
@@ -96,14 +118,68 @@ static void on_command_end(void *context, const struct exec_result *result)
     buffer_fini(&out);
 }
 
+/* Why a command in the background has no pid. */
+static void set_not_started(const struct exec_result *result, struct error *e)
+{
+    if (result->end == EXEC_FAILED)
+        *e = result->error;
+    else if (result->end == EXEC_SANDBOX_GONE)
+        (void)error_set(e, ERR_SANDBOX_GONE, "the sandbox ended before the command had started");
+    else
+        (void)error_set(e, ERR_COMMAND_NOT_STARTED, "the command ended before it had started: %s",
+                        exec_end_name(result->end));
+}
+
+/* The reply to a command in the background: that it runs. */
+static void on_started(struct process_follower *f)
+{
+    struct exchange *x = f->owner;
+    struct process *p = f->process;
+    struct buffer out = BUFFER_INIT(PROCESS_DESCRIPTION_MAX);
+    struct error e = ERROR_INIT;
+    struct json_writer w;
+
+    if (p->state == PROCESS_STARTING)
+        return;
+    if (p->pid == 0) {
+        set_not_started(&p->result, &e);
+        exchange_reply_error(x, &e);
+    } else {
+        json_writer_init(&w, &out);
+        json_begin_object(&w, NULL);
+        process_describe(p, &w);
+        json_end_object(&w);
+        exchange_reply_written(x, 201, &w);
+    }
+    process_unfollow(f);
+}
+
+/* Which reply the command gets; `p` has just been started. */
+static int begin_reply(struct exchange *x, struct exec_call *call, struct process *p,
+                       struct error *e)
+{
+    bool is_streamed = exchange_accepts(x, NDJSON_TYPE);
+    const struct exec_reply_spec spec = {.exchange = x,
+                                         .on_drain = is_streamed ? on_drain : NULL,
+                                         .on_end = on_command_end,
+                                         .context = x,
+                                         .is_owner = !call->is_background,
+                                         .follows = true};
+
+    if (is_streamed || !call->is_background)
+        return exec_reply_start(&spec, p, &call->reply, e);
+    call->started.on_news = on_started;
+    call->started.owner = x;
+    process_follow(p, &call->started, 0);
+    return 0;
+}
+
 static int start(struct exchange *x, struct exec_call *call, const void *data, size_t size,
                  struct error *e)
 {
-    struct exec_reply_spec spec = {.exchange = x,
-                                   .request = &call->request,
-                                   .on_drain = exchange_accepts(x, NDJSON_TYPE) ? on_drain : NULL,
-                                   .on_end = on_command_end,
-                                   .context = x};
+    struct exec_request_life life = {.ring_bytes = PROCESS_RING_BYTES_MIN,
+                                     .arrived_ns = exchange_arrival_ns(x)};
+    struct process *p = NULL;
 
     if (json_parse_object(data, size, &call->tree, e) != 0 ||
         json_read(call->tree, "", fields, sizeof(fields) / sizeof(fields[0]), call, e) != 0 ||
@@ -113,7 +189,15 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
     if (s == NULL ||
         exec_request_complete(&call->request, sandbox_template(s), sandbox_env(s), e) != 0)
         return -1;
-    return exec_reply_start(&spec, sandbox_agent(s), &call->reply, e);
+    bool is_buffered = !call->is_background && !exchange_accepts(x, NDJSON_TYPE);
+    life.is_background = call->is_background;
+    life.keeps_stdin = call->keeps_stdin;
+    life.output_bytes_default = is_buffered ? EXEC_OUTPUT_BYTES_DEFAULT : UINT64_MAX;
+    if (call->keep_output_bytes > (int64_t)life.ring_bytes)
+        life.ring_bytes = (uint64_t)call->keep_output_bytes;
+    if (exec_request_start(&call->request, &life, exchange_loop(x), s, &p, e) != 0)
+        return -1;
+    return begin_reply(x, call, p, e);
 }
 
 static void on_body(struct exchange *x, const void *data, size_t size)

@@ -11,6 +11,12 @@ const struct route api_routes[] = {
     {"PATCH", "/v1/sandboxes/{id}", api_sandbox_patch},
     {"DELETE", "/v1/sandboxes/{id}", api_sandbox_delete},
     {"POST", "/v1/sandboxes/{id}/exec", api_exec},
+    {"GET", "/v1/sandboxes/{id}/processes", api_process_list},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}", api_process_get},
+    {"DELETE", "/v1/sandboxes/{id}/processes/{pid}", api_process_delete},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/signal", api_process_signal},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/stdin", api_process_stdin},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output},
     {"PUT", "/v1/sandboxes/{id}/files", api_file_put},
     {"GET", "/v1/sandboxes/{id}/files", api_file_get},
 };

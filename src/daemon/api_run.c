@@ -22,6 +22,7 @@
 #include "daemon/exchange.h"
 #include "daemon/exec_reply.h"
 #include "daemon/guest_file.h"
+#include "daemon/process.h"
 #include "daemon/run_request.h"
 #include "daemon/sandbox.h"
 #include "json/json.h"
@@ -274,7 +275,9 @@ static void on_command_end(void *context, const struct exec_result *result)
         reply(call);
         return;
     }
-    exec_reply_put_result(call->reply, result, &call->writer);
+    exec_result_describe(result, &call->writer);
+    if (!call->is_streamed)
+        exec_reply_put_output(call->reply, &call->writer);
     exec_reply_free(call->reply);
     call->reply = NULL;
     if (!call->is_streamed)
@@ -286,16 +289,25 @@ static void on_command_end(void *context, const struct exec_result *result)
 
 static void run_command(struct run_call *call, struct sandbox *s)
 {
-    const struct exec_reply_spec spec = {.exchange = call->exchange,
-                                         .request = &call->request.exec,
+    struct exchange *x = call->exchange;
+    struct exec_request *r = &call->request.exec;
+    const struct exec_reply_spec spec = {.exchange = x,
                                          .on_drain = call->is_streamed ? on_drain : NULL,
                                          .on_end = on_command_end,
-                                         .context = call};
+                                         .context = call,
+                                         .is_owner = true,
+                                         .follows = true};
+    const struct exec_request_life life = {
+        .output_bytes_default = call->is_streamed ? UINT64_MAX : EXEC_OUTPUT_BYTES_DEFAULT,
+        .ring_bytes = PROCESS_RING_BYTES_MIN,
+        .arrived_ns = exchange_arrival_ns(x)};
+    struct process *p = NULL;
     struct error e = ERROR_INIT;
 
     call->state = RUN_RUNNING;
-    if (exec_request_complete(&call->request.exec, sandbox_template(s), sandbox_env(s), &e) != 0 ||
-        exec_reply_start(&spec, sandbox_agent(s), &call->reply, &e) != 0)
+    if (exec_request_complete(r, sandbox_template(s), sandbox_env(s), &e) != 0 ||
+        exec_request_start(r, &life, exchange_loop(x), s, &p, &e) != 0 ||
+        exec_reply_start(&spec, p, &call->reply, &e) != 0)
         reply_error(call, &e);
 }
 

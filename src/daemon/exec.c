@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@ struct exec {
     uint64_t arrived_ns;
     uint64_t started_ns;
     uint64_t first_output_ns;
-    uint64_t output_bytes;
+    uint64_t stdin_bytes;
+    uint64_t output_bytes[EXEC_OUTPUT_COUNT];
     uint64_t output_bytes_max;
     bool has_started; /* the guest said INFO */
     bool is_cut;      /* reset by us: `cut` is how it will end */
@@ -74,7 +76,9 @@ static void finish(struct exec *x, struct exec_result *result)
 {
     result->wall_ns = clock_mono_ns() - x->started_ns;
     result->first_output_ns = x->first_output_ns;
-    result->truncated = x->is_cut && x->cut == EXEC_OUTPUT_LIMIT;
+    result->truncated = x->is_cut && (x->cut == EXEC_OUTPUT_LIMIT || x->cut == EXEC_SIGNALED);
+    result->stdin_bytes = x->stdin_bytes;
+    memcpy(result->output_bytes, x->output_bytes, sizeof(result->output_bytes));
     retire(x);
     x->calls.on_end(x->arg, result);
 }
@@ -115,6 +119,12 @@ static void judge_end(const struct exec *x, const struct agent_end *end, struct 
     }
 }
 
+static void set_cut(const struct exec *x, struct exec_result *result)
+{
+    result->end = x->cut;
+    result->signal = x->cut == EXEC_SIGNALED ? SIGKILL : 0;
+}
+
 static void on_stream_end(void *arg, enum agent_outcome outcome, const struct agent_end *end)
 {
     struct exec *x = arg;
@@ -126,8 +136,9 @@ static void on_stream_end(void *arg, enum agent_outcome outcome, const struct ag
         result.system_us = end->system_us;
         result.max_rss_bytes = end->max_rss_bytes;
     }
-    if (x->is_cut)
-        result.end = x->cut;
+    /* Of a command that was only killed, the guest knows best how it ended. */
+    if (x->is_cut && (x->cut != EXEC_SIGNALED || outcome == AGENT_CANCELED))
+        set_cut(x, &result);
     else if (outcome == AGENT_ENDED)
         judge_end(x, end, &result);
     else
@@ -156,8 +167,9 @@ static void on_timer(uv_timer_t *timer)
         return;
     }
     /* The guest was told and does not answer. Its word would change nothing but the usage. */
-    struct exec_result result = {.end = x->cut};
+    struct exec_result result = {0};
 
+    set_cut(x, &result);
     agent_stream_abandon(x->stream);
     finish(x, &result);
 }
@@ -174,15 +186,16 @@ static void on_stream_info(void *arg, const struct agent_info *info)
 static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *data, size_t size)
 {
     struct exec *x = arg;
-    uint64_t room = x->output_bytes_max - x->output_bytes;
+    enum exec_output which = lane == CHANNEL_LANE_OUT ? EXEC_STDOUT : EXEC_STDERR;
+    uint64_t room =
+        x->output_bytes_max - x->output_bytes[EXEC_STDOUT] - x->output_bytes[EXEC_STDERR];
     size_t taken = size < room ? size : (size_t)room;
 
     if (x->first_output_ns == 0)
         x->first_output_ns = clock_mono_ns() - x->arrived_ns;
-    x->output_bytes += taken;
+    x->output_bytes[which] += taken;
     if (taken > 0)
-        x->calls.on_output(x->arg, lane == CHANNEL_LANE_OUT ? EXEC_STDOUT : EXEC_STDERR, data,
-                           taken);
+        x->calls.on_output(x->arg, which, data, taken);
     if (taken < size && !x->is_over)
         cut(x, EXEC_OUTPUT_LIMIT);
 }
@@ -207,8 +220,16 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
 
     assert(spec->argv[0] != NULL);
-    if (agent_request_exec(&request, spec->has_stdin, spec->user, spec->cwd, spec->argv,
-                           env_vector(spec->env), e) != 0)
+    const struct agent_command command = {.has_stdin = spec->has_stdin,
+                                          .umask = spec->umask,
+                                          .user = spec->user,
+                                          .cwd = spec->cwd,
+                                          .limits = spec->limits,
+                                          .limit_count = spec->limit_count,
+                                          .argv = spec->argv,
+                                          .env = env_vector(spec->env)};
+
+    if (agent_request_exec(&request, &command, e) != 0)
         return -1;
     struct exec *x = calloc(1, sizeof(*x));
     if (x == NULL) {
@@ -239,7 +260,12 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
 
 size_t exec_send(struct exec *x, const void *data, size_t size)
 {
-    return x->is_over ? size : agent_stream_send(x->stream, data, size);
+    if (x->is_over)
+        return size;
+    size_t taken = agent_stream_send(x->stream, data, size);
+
+    x->stdin_bytes += taken;
+    return taken;
 }
 
 void exec_finish_stdin(struct exec *x)
@@ -259,6 +285,12 @@ void exec_signal(struct exec *x, uint32_t signal_number)
 {
     if (!x->is_over)
         agent_stream_signal(x->stream, signal_number);
+}
+
+void exec_kill(struct exec *x)
+{
+    if (!x->is_over && !x->is_cut)
+        cut(x, EXEC_SIGNALED);
 }
 
 void exec_abandon(struct exec *x)

@@ -40,11 +40,14 @@ const char *exec_end_name(enum exec_end end);
 enum exec_output { EXEC_STDOUT, EXEC_STDERR, EXEC_OUTPUT_COUNT };
 
 struct exec_spec {
-    const char *const *argv;   /* NULL-terminated, at least one */
-    const char *cwd;           /* absolute */
-    const char *user;          /* "" is root */
-    const struct env *env;     /* merged already */
-    bool has_stdin;            /* else stdin is /dev/null */
+    const char *const *argv; /* NULL-terminated, at least one */
+    const char *cwd;         /* absolute */
+    const char *user;        /* "" is root */
+    const struct env *env;   /* merged already */
+    bool has_stdin;          /* else stdin is /dev/null */
+    uint32_t umask;          /* CHANNEL_UMASK_DEFAULT: the agent's */
+    const struct channel_limit *limits;
+    size_t limit_count;
     uint64_t timeout_ms;       /* 0: the sandbox's own time out is the only one */
     uint64_t grace_ms;         /* after a reset; 0: EXEC_GRACE_MS */
     uint64_t output_bytes_max; /* of stdout and stderr together; UINT64_MAX: no limit */
@@ -55,8 +58,10 @@ struct exec_result {
     enum exec_end end;
     int32_t exit_code; /* EXITED */
     int32_t signal;    /* SIGNALED */
-    bool truncated;    /* output beyond output_bytes_max was thrown away */
+    bool truncated;    /* output was thrown away: beyond output_bytes_max, or after a kill */
     bool has_guest_usage;
+    uint64_t stdin_bytes;                       /* given to the guest */
+    uint64_t output_bytes[EXEC_OUTPUT_COUNT];   /* taken from it */
     uint64_t wall_ns;                           /* the daemon's clock, from the start of the exec */
     uint64_t user_us, system_us, max_rss_bytes; /* the guest's claims, 0 without has_guest_usage */
     uint64_t first_output_ns;                   /* since arrived_ns; 0: there was none */
@@ -85,6 +90,10 @@ void exec_finish_stdin(struct exec *x);
 
 void exec_consume(struct exec *x, enum exec_output which, size_t size);
 void exec_signal(struct exec *x, uint32_t signal_number);
+
+/* Kills the command with every descendant; on_end follows: as the guest says, or EXEC_SIGNALED.
+ * What it still writes is thrown away. */
+void exec_kill(struct exec *x);
 
 /* The client is gone: kills the command; no more callbacks, the pointer is dead. Accepts NULL. */
 void exec_abandon(struct exec *x);

@@ -1,11 +1,10 @@
 /*
- * The command of one request: an exec whose stdin is fed from the request and whose output is
- * gathered for a buffered reply, or goes out as NDJSON records while it runs. Used by the handlers
- * of POST .../exec and POST /v1/run, which own the exchange.
+ * The reply to a request that starts or follows a command: its output gathered for a buffered
+ * reply, or handed out as NDJSON records while it runs. Used by the handlers of POST .../exec,
+ * GET .../processes/{pid}/output and POST /v1/run, which own the exchange.
  *
- * Streaming, a reader that is slow stops the command: the guest gets credit for what was handed to
- * the exchange while that has little queued. The reply starts when the command has; one that cannot
- * be started still gets an error reply.
+ * Streaming, a reader that is slow stops the command (daemon/process.h). The reply starts when the
+ * command has; one that cannot be started still gets an error reply.
  */
 #pragma once
 
@@ -14,11 +13,9 @@
 
 #include "base/error.h"
 #include "daemon/exec.h"
-#include "daemon/exec_request.h"
+#include "daemon/process.h"
 #include "json/json_write.h"
 
-struct agent_link;
-struct exec_reply;
 struct exchange;
 
 /* A reply with all output, every byte of it a control character that JSON writes with six. */
@@ -28,28 +25,34 @@ struct exchange;
 
 struct exec_reply_spec {
     struct exchange *exchange;
-    const struct exec_request *request; /* complete; outlives the command */
     /* Not NULL: output is streamed. Given to exchange_start; it calls exec_reply_drain(). */
     void (*on_drain)(struct exchange *x);
-    /* The command is over and all its output is handed out. Streaming and `result->end` other than
-     * EXEC_FAILED: the reply has started. Called once, from the loop; not after exec_reply_free().
-     */
+    /* The command is over and all its output is handed out; or, with a `result` of NULL, all that
+     * there is now, where the reply does not follow. Streaming and `result->end` other than
+     * EXEC_FAILED: the reply has started. Called once; not after exec_reply_free(). */
     void (*on_end)(void *context, const struct exec_result *result);
     void *context;
+    bool is_owner; /* the command is killed when the reply is freed before its end */
+    bool follows;  /* to the end of the command */
+    uint64_t from; /* offset of the first byte of output that is wanted */
 };
 
-/* Starts it; 0, or -1 with an error of exec_start(). */
-int exec_reply_start(const struct exec_reply_spec *spec, struct agent_link *link,
+struct exec_reply;
+
+/* Begins a reply about `p`. Returns 0, or -1 with ERR_INTERNAL; an owned process is killed then. */
+int exec_reply_start(const struct exec_reply_spec *spec, struct process *p,
                      struct exec_reply **ret_reply, struct error *e)
     __attribute__((warn_unused_result));
 
-/* The exchange takes more. Accepts NULL. */
+/* The exchange takes more; also to be called when a reply about a process that runs already has
+ * been started. May call on_end. Accepts NULL. */
 void exec_reply_drain(struct exec_reply *c);
 
-/* Appends {"end", "exit_code", ..., "times"} to an object that was begun; with the gathered output
- * unless it was streamed. */
-void exec_reply_put_result(const struct exec_reply *c, const struct exec_result *result,
-                           struct json_writer *w);
+/* Offset of the next byte that was not handed out. */
+uint64_t exec_reply_offset(const struct exec_reply *c);
 
-/* Kills the command where it still runs, and frees. Accepts NULL. */
+/* Appends what was gathered as "stdout" and "stderr" to an object that was begun. */
+void exec_reply_put_output(const struct exec_reply *c, struct json_writer *w);
+
+/* Ends the command where the reply is its owner, and frees. Accepts NULL. */
 void exec_reply_free(struct exec_reply *c);

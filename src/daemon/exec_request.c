@@ -1,11 +1,28 @@
 #include "daemon/exec_request.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base64.h"
 #include "cloche/limits.h"
+#include "daemon/process.h"
+#include "daemon/sandbox.h"
 #include "daemon/template.h"
+
+/* Members of "limits": the kind, and what one unit of it is. */
+static const struct {
+    const char *name;
+    enum channel_limit_kind kind;
+    int64_t max;
+    uint64_t unit;
+} limit_kinds[CHANNEL_LIMIT_COUNT] = {
+    {"memory_mib", CHANNEL_LIMIT_MEMORY, SANDBOX_MEM_MIB_MAX, MIB},
+    {"processes", CHANNEL_LIMIT_PROCESSES, 1000000, 1},
+    {"cpu_s", CHANNEL_LIMIT_CPU, SANDBOX_TIMEOUT_S_MAX, 1},
+    {"file_mib", CHANNEL_LIMIT_FILE, SANDBOX_DISK_MIB_MAX, MIB},
+    {"open_files", CHANNEL_LIMIT_OPEN, 1000000, 1},
+};
 
 static int bad_field(struct error *e, const char *message, const char *remedy)
 {
@@ -28,6 +45,40 @@ static int decode_stdin(struct exec_request *r, struct error *e)
     return 0;
 }
 
+static int check_limits(struct exec_request *r, struct error *e)
+{
+    int64_t values[CHANNEL_LIMIT_COUNT] = {0};
+    struct json_field fields[CHANNEL_LIMIT_COUNT];
+
+    for (size_t i = 0; i < CHANNEL_LIMIT_COUNT; i++)
+        fields[i] = (struct json_field){.name = limit_kinds[i].name,
+                                        .type = JSON_INTEGER,
+                                        .min = 1,
+                                        .max = limit_kinds[i].max,
+                                        .offset = i * sizeof(values[0])};
+    if (json_read(r->fields.limits, "limits.", fields, CHANNEL_LIMIT_COUNT, values, e) != 0)
+        return -1;
+    for (size_t i = 0; i < CHANNEL_LIMIT_COUNT; i++) {
+        if (values[i] > 0)
+            r->limits[r->limit_count++] = (struct channel_limit){
+                .kind = limit_kinds[i].kind, .value = (uint64_t)values[i] * limit_kinds[i].unit};
+    }
+    return 0;
+}
+
+static int check_umask(struct exec_request *r, struct error *e)
+{
+    const char *text = r->fields.umask;
+
+    r->umask = CHANNEL_UMASK_DEFAULT;
+    if (text == NULL)
+        return 0;
+    if (strspn(text, "01234567") != strlen(text) || strtoul(text, NULL, 8) > 0777)
+        return bad_field(e, "umask is no file mode mask", "Give it in octal, as in \"022\".");
+    r->umask = (uint32_t)strtoul(text, NULL, 8);
+    return 0;
+}
+
 int exec_request_check(struct exec_request *r, struct error *e)
 {
     const struct exec_fields *f = &r->fields;
@@ -44,6 +95,8 @@ int exec_request_check(struct exec_request *r, struct error *e)
         return bad_field(e, "cwd is not absolute", "Start it with a '/', as in \"/workspace\".");
     if (f->stdin_text != NULL && f->stdin_base64 != NULL)
         return bad_field(e, "stdin and stdin_base64 are both given", "Give one of them.");
+    if (check_umask(r, e) != 0 || (f->limits != NULL && check_limits(r, e) != 0))
+        return -1;
     r->has_stdin = f->stdin_text != NULL || f->stdin_base64 != NULL;
     if (f->stdin_base64 != NULL)
         return decode_stdin(r, e);
@@ -52,6 +105,22 @@ int exec_request_check(struct exec_request *r, struct error *e)
         r->stdin_size = strlen(f->stdin_text);
     }
     return 0;
+}
+
+/* The arguments with spaces between them; what does not fit is cut off. */
+static void set_command(struct exec_request *r)
+{
+    size_t used = 0;
+
+    if (r->fields.shell != NULL) {
+        (void)snprintf(r->command, sizeof(r->command), "%s", r->fields.shell);
+        return;
+    }
+    for (const char **arg = r->argv; *arg != NULL && used < sizeof(r->command); arg++) {
+        int n = snprintf(r->command + used, sizeof(r->command) - used, "%s%s",
+                         arg == r->argv ? "" : " ", *arg);
+        used += n > 0 ? (size_t)n : 0;
+    }
 }
 
 static int make_argv(struct exec_request *r, const struct template *t, struct error *e)
@@ -81,24 +150,37 @@ int exec_request_complete(struct exec_request *r, const struct template *t,
     if (env_merge_json(&r->env, t->env, e) != 0 || env_merge_json(&r->env, sandbox_env, e) != 0 ||
         env_merge_json(&r->env, r->fields.env, e) != 0)
         return -1;
-    return make_argv(r, t, e);
+    if (make_argv(r, t, e) != 0)
+        return -1;
+    set_command(r);
+    return 0;
 }
 
-void exec_request_spec(const struct exec_request *r, uint64_t arrived_ns,
-                       uint64_t output_bytes_default, struct exec_spec *ret_spec)
+int exec_request_start(const struct exec_request *r, const struct exec_request_life *life,
+                       uv_loop_t *loop, struct sandbox *s, struct process **ret_process,
+                       struct error *e)
 {
     int64_t limit = r->fields.max_output_bytes;
+    const struct process_spec spec = {
+        .exec = {.argv = r->argv,
+                 .cwd = r->cwd,
+                 .user = r->fields.user != NULL ? r->fields.user : "",
+                 .env = &r->env,
+                 .has_stdin = r->has_stdin || life->keeps_stdin,
+                 .umask = r->umask,
+                 .limits = r->limits,
+                 .limit_count = r->limit_count,
+                 .timeout_ms = (uint64_t)r->fields.timeout_ms,
+                 .output_bytes_max = limit > 0 ? (uint64_t)limit : life->output_bytes_default,
+                 .arrived_ns = life->arrived_ns},
+        .command = r->command,
+        .is_background = life->is_background,
+        .keeps_stdin = life->keeps_stdin,
+        .ring_bytes = life->ring_bytes,
+        .stdin_data = r->stdin_data,
+        .stdin_size = r->stdin_size};
 
-    *ret_spec = (struct exec_spec){
-        .argv = r->argv,
-        .cwd = r->cwd,
-        .user = r->fields.user != NULL ? r->fields.user : "",
-        .env = &r->env,
-        .has_stdin = r->has_stdin,
-        .timeout_ms = (uint64_t)r->fields.timeout_ms,
-        .output_bytes_max = limit > 0 ? (uint64_t)limit : output_bytes_default,
-        .arrived_ns = arrived_ns,
-    };
+    return process_start(loop, sandbox_processes(s), sandbox_agent(s), &spec, ret_process, e);
 }
 
 void exec_request_fini(struct exec_request *r)

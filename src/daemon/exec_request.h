@@ -1,6 +1,6 @@
 /*
  * The part of a request's JSON that describes a command, which POST .../exec and POST /v1/run
- * share: from fields to what exec_start() takes.
+ * share: from fields to a process.
  */
 #pragma once
 
@@ -12,6 +12,8 @@
 #include "daemon/exec.h"
 #include "json/json.h"
 
+struct process;
+struct sandbox;
 struct template;
 
 /* As they came; strings and arrays belong to the request's tree, NULL where absent. */
@@ -25,6 +27,8 @@ struct exec_fields {
     const char *stdin_base64;
     int64_t timeout_ms;       /* 0: absent */
     int64_t max_output_bytes; /* 0: absent */
+    const char *umask;
+    const cJSON *limits;
 };
 
 #define EXEC_USER_BYTES_MAX 256
@@ -45,7 +49,9 @@ struct exec_fields {
         EXEC_FIELD_(at, "stdin_base64", stdin_base64, JSON_STRING, 0, HTTP_JSON_BODY_MAX, 0),      \
         EXEC_FIELD_(at, "timeout_ms", timeout_ms, JSON_INTEGER, 1, EXEC_TIMEOUT_MS_MAX, 0),        \
         EXEC_FIELD_(at, "max_output_bytes", max_output_bytes, JSON_INTEGER, 1,                     \
-                    EXEC_OUTPUT_BYTES_MAX, 0)
+                    EXEC_OUTPUT_BYTES_MAX, 0),                                                     \
+        EXEC_FIELD_(at, "umask", umask, JSON_STRING, 1, 4, 0),                                     \
+        EXEC_FIELD_(at, "limits", limits, JSON_OBJECT, 0, 0, 0)
 
 /* The command's own environment; POST /v1/run has the sandbox's in its place. */
 #define EXEC_FIELD_ENV(at)                                                                         \
@@ -60,6 +66,19 @@ struct exec_request {
     const uint8_t *stdin_data; /* the tree's, or `decoded` */
     size_t stdin_size;
     uint8_t *decoded;
+    uint32_t umask;
+    struct channel_limit limits[CHANNEL_LIMIT_COUNT];
+    size_t limit_count;
+    char command[PROCESS_COMMAND_BYTES]; /* for people, cut where it is long */
+};
+
+/* How the process is to live on. */
+struct exec_request_life {
+    bool is_background;
+    bool keeps_stdin;              /* open for others to write to */
+    uint64_t output_bytes_default; /* where the request names no limit */
+    uint64_t ring_bytes;
+    uint64_t arrived_ns;
 };
 
 /* Judges what can be judged without a sandbox and decodes stdin. `r` was zeroed but for `fields`.
@@ -72,10 +91,11 @@ int exec_request_complete(struct exec_request *r, const struct template *t,
                           const cJSON *sandbox_env, struct error *e)
     __attribute__((warn_unused_result));
 
-/* What exec_start() takes, of a complete request. `output_bytes_default`: where the request names
- * no limit. */
-void exec_request_spec(const struct exec_request *r, uint64_t arrived_ns,
-                       uint64_t output_bytes_default, struct exec_spec *ret_spec);
+/* Starts the command of a complete request, as process_start(). A process in the foreground uses
+ * the request's stdin, so `r` outlives it then. */
+int exec_request_start(const struct exec_request *r, const struct exec_request_life *life,
+                       uv_loop_t *loop, struct sandbox *s, struct process **ret_process,
+                       struct error *e) __attribute__((warn_unused_result));
 
 /* Frees what is not the tree's. Accepts a zeroed one. */
 void exec_request_fini(struct exec_request *r);

@@ -1,11 +1,11 @@
 #include "daemon/output_record.h"
 
-#include <assert.h>
-#include <string.h>
-
 #include "base/utf8.h"
 #include "cloche/limits.h"
 #include "json/json_write.h"
+
+static const char *const output_names[EXEC_OUTPUT_COUNT] = {
+    [EXEC_STDOUT] = "stdout", [EXEC_STDERR] = "stderr"};
 
 size_t output_incomplete(const uint8_t *data, size_t size)
 {
@@ -23,29 +23,47 @@ size_t output_incomplete(const uint8_t *data, size_t size)
     return 0;
 }
 
-int output_record_append(struct buffer *lines, const char *type, struct output_tail *tail,
-                         const uint8_t *data, size_t size, bool is_last)
+static int end_line(struct json_writer *w, struct buffer *lines)
 {
-    uint8_t joined[CHANNEL_PAYLOAD_MAX + sizeof(tail->bytes)];
+    json_end_object(w);
+    return w->failed || buffer_append_text(lines, "\n") != 0 ? -1 : 1;
+}
+
+static int append_missed(struct buffer *lines, struct process_follower *f, uint64_t missed)
+{
     struct json_writer w;
 
-    assert(size <= CHANNEL_PAYLOAD_MAX);
-    memcpy(joined, tail->bytes, tail->size);
-    if (size > 0)
-        memcpy(joined + tail->size, data, size);
-    size += tail->size;
-    size_t held = is_last ? 0 : output_incomplete(joined, size);
-    if (!utf8_valid(joined, size - held))
-        held = 0; /* it goes out as base64 anyway */
-    size -= held;
-    memcpy(tail->bytes, joined + size, held);
-    tail->size = held;
+    json_writer_init(&w, lines);
+    json_begin_object(&w, NULL);
+    json_put_text(&w, "type", "missed");
+    json_put_int(&w, "offset", (int64_t)(f->offset - missed));
+    json_put_int(&w, "bytes", (int64_t)missed);
+    return end_line(&w, lines);
+}
+
+int output_record_append(struct buffer *lines, struct process_follower *f)
+{
+    const struct process *p = f->process;
+    uint8_t data[OUTPUT_PIECE_BYTES];
+    enum exec_output which = EXEC_STDOUT;
+    struct json_writer w;
+    uint64_t missed = process_missed(f);
+
+    if (missed > 0)
+        return append_missed(lines, f, missed);
+    size_t size = process_peek(f, data, sizeof(data), &which);
+    size_t incomplete = output_incomplete(data, size);
+    bool may_grow = p->state != PROCESS_ENDED && f->offset + size == p->ring.end;
+    /* With nothing in front of it, the start of a character waits, or goes out as bytes. */
+    if (incomplete < size || may_grow)
+        size -= incomplete;
     if (size == 0)
         return 0;
     json_writer_init(&w, lines);
     json_begin_object(&w, NULL);
-    json_put_text(&w, "type", type);
-    json_put_bytes(&w, "data", joined, size);
-    json_end_object(&w);
-    return w.failed ? -1 : buffer_append_text(lines, "\n");
+    json_put_text(&w, "type", output_names[which]);
+    json_put_int(&w, "offset", (int64_t)f->offset);
+    json_put_bytes(&w, "data", data, size);
+    process_take(f, size);
+    return end_line(&w, lines);
 }

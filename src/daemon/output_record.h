@@ -1,7 +1,7 @@
 /*
- * A command's output as NDJSON records {"type":"stdout","data":"..."}: text where the bytes are
- * UTF-8, else "data_base64". Output comes in pieces that may end inside a character; the start of
- * one is held back until the rest has come, so that text stays text.
+ * A command's output as NDJSON records {"type":"stdout","offset":0,"data":"..."}: text where the
+ * bytes are UTF-8, else "data_base64". The offset is that of the record's first byte in all output
+ * of the command, so a reader that lost its connection knows where to go on.
  */
 #pragma once
 
@@ -10,24 +10,20 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
+#include "daemon/process.h"
 
-/* What is held back of one output; zero-initialised. */
-struct output_tail {
-    uint8_t bytes[4];
-    size_t size;
-};
+#define OUTPUT_PIECE_BYTES (32 * KIB)
+/* A control character takes six bytes of JSON. */
+#define OUTPUT_RECORD_MAX (6 * OUTPUT_PIECE_BYTES + 128)
 
 /* How many bytes at the end of `data` (0 to 3) are the start of a character that is not whole. */
 size_t output_incomplete(const uint8_t *data, size_t size);
 
 /*
- * Appends to `lines` the record for the held back bytes and `data`, which becomes a line of at most
- * OUTPUT_RECORD_MAX(size) bytes, or nothing where all is held back. `is_last`: nothing may be held
- * back any more. Returns 0, or -1 when it does not fit.
+ * Appends to `lines` one record for what the follower has next, and takes it: {"type":"missed"}
+ * where something is gone for ever, else a piece of output. The start of a character at the end of
+ * what there is stays where it is until the rest has come or the process has ended, so that text
+ * stays text. Returns 1, 0 where there is nothing to tell now, or -1 when it does not fit.
  */
-int output_record_append(struct buffer *lines, const char *type, struct output_tail *tail,
-                         const uint8_t *data, size_t size, bool is_last)
+int output_record_append(struct buffer *lines, struct process_follower *f)
     __attribute__((warn_unused_result));
-
-/* A control character takes six bytes of JSON. */
-#define OUTPUT_RECORD_MAX(size) (6 * ((size) + 4) + 64)

@@ -309,6 +309,7 @@ struct sandbox *sandbox_create(struct daemon *d, const struct sandbox_params *pa
         free(s);
         return NULL;
     }
+    process_table_init(&s->processes);
     make_id(s->id);
     (void)uv_timer_init(&d->loop, &s->timer);
     s->timer.data = s;
@@ -339,6 +340,7 @@ void sandbox_destroy(struct sandbox *s, enum sandbox_end why, sandbox_gone_fn go
     s->request = NULL;
     agent_link_free(s->agent);
     s->agent = NULL;
+    process_table_fini(&s->processes);
     if (s->monitor != NULL)
         monitor_kill(s->monitor);
     else

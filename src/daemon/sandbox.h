@@ -20,6 +20,7 @@ struct agent_link;
 struct cJSON;
 struct daemon;
 struct json_writer;
+struct process_table;
 struct sandbox;
 struct template;
 
@@ -103,6 +104,7 @@ void sandbox_describe_times(const struct sandbox *s, struct json_writer *w);
 const char *sandbox_id(const struct sandbox *s);
 const char *sandbox_pool_name(const struct sandbox *s);
 struct agent_link *sandbox_agent(struct sandbox *s); /* of a RUNNING sandbox */
+struct process_table *sandbox_processes(struct sandbox *s);
 const struct template *sandbox_template(const struct sandbox *s);
 const struct cJSON *sandbox_env(const struct sandbox *s); /* object of strings, or NULL */
 

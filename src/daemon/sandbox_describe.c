@@ -1,9 +1,7 @@
 /* What a sandbox tells about itself, and its labels. */
 #include "daemon/sandbox.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "daemon/sandbox_private.h"
@@ -25,19 +23,6 @@ static const char *const end_names[] = {[SANDBOX_END_NONE] = "none",
 const char *sandbox_end_name(enum sandbox_end why)
 {
     return end_names[why];
-}
-
-static void put_time(struct json_writer *w, const char *name, uint64_t real_ns)
-{
-    time_t seconds = (time_t)(real_ns / NS_PER_S);
-    char text[64];
-    struct tm tm;
-
-    (void)gmtime_r(&seconds, &tm);
-    size_t used = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    (void)snprintf(text + used, sizeof(text) - used, ".%03uZ",
-                   (unsigned)(real_ns / NS_PER_MS % 1000));
-    json_put_text(w, name, text);
 }
 
 /* Time since the request came; null where it has not happened. */
@@ -68,9 +53,9 @@ void sandbox_describe(const struct sandbox *s, struct json_writer *w)
     json_put_int(w, "disk_mib", s->disk_mib);
     json_put_int(w, "cpu_quota_percent", s->cpu_quota_percent);
     json_put_int(w, "timeout_s", s->timeout_s);
-    put_time(w, "created_at", s->created_real_ns);
+    json_put_time(w, "created_at", s->created_real_ns);
     if (s->expires_real_ns != 0)
-        put_time(w, "expires_at", s->expires_real_ns);
+        json_put_time(w, "expires_at", s->expires_real_ns);
     else
         json_put_null(w, "expires_at");
     if (s->labels != NULL) {
@@ -112,6 +97,11 @@ const char *sandbox_id(const struct sandbox *s)
 const char *sandbox_pool_name(const struct sandbox *s)
 {
     return pool_names[s->pool];
+}
+
+struct process_table *sandbox_processes(struct sandbox *s)
+{
+    return &s->processes;
 }
 
 struct agent_link *sandbox_agent(struct sandbox *s)

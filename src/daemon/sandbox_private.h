@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+#include "daemon/process_table.h"
 #include "daemon/sandbox.h"
 
 struct monitor;
@@ -39,6 +40,7 @@ struct sandbox {
     struct shape_request *request; /* while it waits for a monitor */
     struct monitor *monitor;
     struct agent_link *agent;
+    struct process_table processes;
     uv_timer_t timer; /* STARTING: until ready; RUNNING: the wall-clock limit */
     sandbox_created_fn created;
     void *context;

@@ -33,6 +33,8 @@ void json_put_bool(struct json_writer *w, const char *key, bool value);
 void json_put_null(struct json_writer *w, const char *key);
 /* Nanoseconds as milliseconds with three decimals. */
 void json_put_ms(struct json_writer *w, const char *key, uint64_t ns);
+/* Nanoseconds since 1970 as a time of RFC 3339, in UTC, with milliseconds. */
+void json_put_time(struct json_writer *w, const char *key, uint64_t real_ns);
 /* A tree of cJSON's. */
 void json_put_tree(struct json_writer *w, const char *key, const cJSON *tree);
 

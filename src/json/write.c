@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/base64.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
@@ -161,6 +163,19 @@ void json_put_ms(struct json_writer *w, const char *key, uint64_t ns)
 
     (void)snprintf(text, sizeof(text), "%" PRIu64 ".%03u", us / 1000, (unsigned)(us % 1000));
     put_word(w, key, text);
+}
+
+void json_put_time(struct json_writer *w, const char *key, uint64_t real_ns)
+{
+    time_t seconds = (time_t)(real_ns / NS_PER_S);
+    char text[64];
+    struct tm tm;
+
+    (void)gmtime_r(&seconds, &tm);
+    size_t used = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    (void)snprintf(text + used, sizeof(text) - used, ".%03uZ",
+                   (unsigned)(real_ns / NS_PER_MS % 1000));
+    json_put_text(w, key, text);
 }
 
 void json_put_tree(struct json_writer *w, const char *key, const cJSON *tree)

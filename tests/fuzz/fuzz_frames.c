@@ -105,7 +105,13 @@ static void open_stream(struct agent_link *link, struct owner *o, enum channel_o
     static const char *const env[] = {"A=b", NULL};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     struct error e = ERROR_INIT;
-    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, sends, "", "/", argv, env, &e)
+    const struct agent_command command = {.has_stdin = sends,
+                                          .umask = CHANNEL_UMASK_DEFAULT,
+                                          .user = "",
+                                          .cwd = "/",
+                                          .argv = argv,
+                                          .env = env};
+    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
              : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
 

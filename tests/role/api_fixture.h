@@ -19,6 +19,8 @@
 #include "base/clock.h"
 #include "daemon/agent_link.h"
 #include "daemon/api.h"
+#include "daemon/process.h"
+#include "daemon/process_table.h"
 #include "daemon/sandbox.h"
 #include "daemon/server.h"
 #include "daemon/template.h"
@@ -30,6 +32,7 @@
 struct sandbox {
     bool alive;
     struct agent_link *link;
+    struct process_table processes;
     struct template template;
     cJSON *env;
     sandbox_created_fn created; /* POST /v1/run: fires in the loop's next turn */
@@ -57,6 +60,12 @@ static struct fixture *the_fixture;
 static const struct route fixture_routes[] = {
     {"POST", "/v1/run", api_run},
     {"POST", "/v1/sandboxes/{id}/exec", api_exec},
+    {"GET", "/v1/sandboxes/{id}/processes", api_process_list},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}", api_process_get},
+    {"DELETE", "/v1/sandboxes/{id}/processes/{pid}", api_process_delete},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/signal", api_process_signal},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/stdin", api_process_stdin},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output},
     {"PUT", "/v1/sandboxes/{id}/files", api_file_put},
     {"GET", "/v1/sandboxes/{id}/files", api_file_get},
 };
@@ -71,6 +80,7 @@ static inline void end_sandbox(struct sandbox *s)
     (void)uv_timer_stop(&s->timer);
     agent_link_free(s->link);
     s->link = NULL;
+    process_table_fini(&s->processes);
 }
 
 static inline void on_broken(void *arg, const struct error *why)
@@ -86,6 +96,7 @@ static inline void give_agent(struct fixture *f)
     fake_agent_fini(&f->agent);
     int fd = fake_agent_init(&f->agent, &f->loop);
     assert_int_equal(agent_link_new(&f->loop, fd, on_broken, &f->sandbox, &f->sandbox.link, &e), 0);
+    process_table_init(&f->sandbox.processes);
     f->sandbox.alive = true;
 }
 
@@ -143,6 +154,11 @@ struct agent_link *sandbox_agent(struct sandbox *s)
 {
     assert_true(s->alive);
     return s->link;
+}
+
+struct process_table *sandbox_processes(struct sandbox *s)
+{
+    return &s->processes;
 }
 
 const struct template *sandbox_template(const struct sandbox *s)

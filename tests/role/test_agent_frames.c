@@ -221,8 +221,10 @@ static void test_large_arguments(void **state)
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, CHANNEL_OP_EXEC);
     wire_put_u32(&w, 0);
+    wire_put_u32(&w, CHANNEL_UMASK_DEFAULT);
     put_text(&w, "");
     put_text(&w, "/");
+    wire_put_u32(&w, 0);
     wire_put_u32(&w, 4 + 9);
     put_text(&w, "/bin/sh");
     put_text(&w, "-c");

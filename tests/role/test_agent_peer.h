@@ -216,6 +216,9 @@ struct peer_exec {
     const char *user;
     const char *cwd;
     bool has_stdin;
+    uint32_t umask; /* 0: the agent's */
+    struct channel_limit limits[CHANNEL_LIMIT_COUNT + 1];
+    uint32_t limit_count;
 };
 
 static inline uint32_t peer_exec(struct peer *p, const struct peer_exec *x)
@@ -233,8 +236,14 @@ static inline uint32_t peer_exec(struct peer *p, const struct peer_exec *x)
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, CHANNEL_OP_EXEC);
     wire_put_u32(&w, x->has_stdin ? CHANNEL_EXEC_STDIN : 0);
+    wire_put_u32(&w, x->umask != 0 ? x->umask : CHANNEL_UMASK_DEFAULT);
     put_text(&w, x->user != NULL ? x->user : "");
     put_text(&w, x->cwd != NULL ? x->cwd : "/");
+    wire_put_u32(&w, x->limit_count);
+    for (uint32_t i = 0; i < x->limit_count; i++) {
+        wire_put_u32(&w, x->limits[i].kind);
+        wire_put_u64(&w, x->limits[i].value);
+    }
     wire_put_u32(&w, argc);
     for (uint32_t i = 0; i < argc; i++)
         put_text(&w, x->argv[i]);

@@ -37,13 +37,20 @@ static void test_request_reaches_the_agent(void **state)
 
     request_json(f, EXEC, NULL,
                  "{\"shell\":\"ls | wc\",\"env\":{\"LAYER\":\"exec\",\"X\":\"1\"},\"cwd\":\"/tmp\","
-                 "\"user\":\"nobody\",\"stdin_base64\":\"aGk=\"}");
+                 "\"user\":\"nobody\",\"stdin_base64\":\"aGk=\",\"umask\":\"027\","
+                 "\"limits\":{\"open_files\":9,\"memory_mib\":64}}");
     (void)take_open(f);
     wire_reader_init(&r, f->frame.payload, f->frame.h.length);
     assert_int_equal(wire_get_u16(&r), CHANNEL_OP_EXEC);
     assert_int_equal(wire_get_u32(&r), CHANNEL_EXEC_STDIN);
+    assert_int_equal(wire_get_u32(&r), 027);
     assert_string_equal(next_string(&r), "nobody");
     assert_string_equal(next_string(&r), "/tmp");
+    assert_int_equal(wire_get_u32(&r), 2);
+    assert_int_equal(wire_get_u32(&r), CHANNEL_LIMIT_MEMORY);
+    assert_int_equal(wire_get_u64(&r), 64 * MIB);
+    assert_int_equal(wire_get_u32(&r), CHANNEL_LIMIT_OPEN);
+    assert_int_equal(wire_get_u64(&r), 9);
     assert_int_equal(wire_get_u32(&r), 3);
     assert_string_equal(next_string(&r), "/bin/sh");
     assert_string_equal(next_string(&r), "-c");
@@ -70,8 +77,10 @@ static void test_defaults(void **state)
     wire_reader_init(&r, f->frame.payload, f->frame.h.length);
     assert_int_equal(wire_get_u16(&r), CHANNEL_OP_EXEC);
     assert_int_equal(wire_get_u32(&r), 0);
+    assert_int_equal(wire_get_u32(&r), CHANNEL_UMASK_DEFAULT);
     assert_string_equal(next_string(&r), "");
     assert_string_equal(next_string(&r), "/workspace");
+    assert_int_equal(wire_get_u32(&r), 0);
     assert_int_equal(wire_get_u32(&r), 1);
     assert_string_equal(next_string(&r), "true");
     assert_int_equal(wire_get_u32(&r), 2);
@@ -102,6 +111,12 @@ static void test_bad_requests(void **state)
         {"{\"shell\":\"x\",\"stdin_base64\":\"YQ\"}", "invalid_field", "stdin_base64"},
         {"{\"shell\":\"x\",\"env\":{\"A=B\":\"c\"}}", "invalid_field", "A=B"},
         {"{\"shell\":\"x\",\"env\":{\"A\":1}}", "invalid_field", "env"},
+        {"{\"shell\":\"x\",\"umask\":\"8\"}", "invalid_field", "umask"},
+        {"{\"shell\":\"x\",\"umask\":\"7777\"}", "invalid_field", "umask"},
+        {"{\"shell\":\"x\",\"limits\":{\"cpu_s\":0}}", "invalid_field", "limits.cpu_s"},
+        {"{\"shell\":\"x\",\"limits\":{\"cpus\":1}}", "unknown_field", "limits.cpus"},
+        {"{\"shell\":\"x\",\"background\":1}", "invalid_field", "background"},
+        {"{\"shell\":\"x\",\"keep_output_bytes\":99999999999}", "invalid_field", "keep_output"},
         {"{\"shell\":\"x\",\"comand\":\"y\"}", "unknown_field", "comand"},
         {"{\"shell\":\"a\\u0000b\"}", "invalid_json", ""},
         {"[1]", "invalid_json", ""},
@@ -198,20 +213,21 @@ static void test_streamed(void **state)
     uint32_t s = take_open(f);
     fake_exec_info(&f->agent, s, 5);
     fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "caf\xc3", 4);
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "\xa9\n", 2);
     fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_ERR, "\xfe", 1);
-    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "\xa9\n\xe2\x82", 4);
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "\xe2\x82", 2);
     char *text = reply_chunks(f, &size, &whole);
     assert_string_equal(text, "{\"type\":\"start\",\"pid\":5}\n"
-                              "{\"type\":\"stdout\",\"data\":\"caf\"}\n"
-                              "{\"type\":\"stderr\",\"data_base64\":\"/g==\"}\n"
-                              "{\"type\":\"stdout\",\"data\":\"\xc3\xa9\\n\"}\n");
+                              "{\"type\":\"stdout\",\"offset\":0,\"data\":\"caf\"}\n"
+                              "{\"type\":\"stdout\",\"offset\":3,\"data\":\"\xc3\xa9\\n\"}\n"
+                              "{\"type\":\"stderr\",\"offset\":6,\"data_base64\":\"/g==\"}\n");
     assert_false(whole);
     size_t before = size;
     free(text);
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_SIGNALED, 15);
     text = reply_chunks(f, &size, &whole);
     assert_true(whole);
-    const char *half = "{\"type\":\"stdout\",\"data_base64\":\"4oI=\"}\n";
+    const char *half = "{\"type\":\"stdout\",\"offset\":7,\"data_base64\":\"4oI=\"}\n";
     assert_memory_equal(text + before, half, strlen(half));
     cJSON *end = cJSON_Parse(text + before + strlen(half));
     assert_string_equal(json_text(end, "type"), "end");

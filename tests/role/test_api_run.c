@@ -106,7 +106,7 @@ static void test_streamed_run(void **state)
     assert_true(whole);
     const char *start =
         "{\"type\":\"start\",\"pid\":9}\n"
-        "{\"type\":\"stdout\",\"data\":\"1\\n\"}\n"
+        "{\"type\":\"stdout\",\"offset\":0,\"data\":\"1\\n\"}\n"
         "{\"type\":\"file\",\"path\":\"/w/out\",\"size\":6,\"content_base64\":\"cmVzdWx0\"}\n"
         "{\"type\":\"file\",\"path\":\"/w/none\",\"size\":0,\"content_base64\":\"\"}\n";
     assert_true(size > strlen(start));

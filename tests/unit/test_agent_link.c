@@ -131,7 +131,13 @@ static struct agent_stream *open_op(struct fixture *f, enum channel_op op, struc
     memset(pad, 'x', padding);
     pad[padding] = '\0';
     const char *argv[] = {"/bin/true", pad, NULL};
-    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, true, "", "/", argv, env, &e)
+    const struct agent_command command = {.has_stdin = true,
+                                          .umask = CHANNEL_UMASK_DEFAULT,
+                                          .user = "",
+                                          .cwd = "/",
+                                          .argv = argv,
+                                          .env = env};
+    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
              : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
     assert_int_equal(rc, 0);

@@ -67,7 +67,13 @@ static void open_one(struct fixture *f, enum channel_op op)
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     struct fake_frame frame;
     struct error e = ERROR_INIT;
-    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, false, "", "/", argv, env, &e)
+    const struct agent_command command = {.has_stdin = false,
+                                          .umask = CHANNEL_UMASK_DEFAULT,
+                                          .user = "",
+                                          .cwd = "/",
+                                          .argv = argv,
+                                          .env = env};
+    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
              : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
 

@@ -12,27 +12,62 @@
 
 #define TEXT(t) (const uint8_t *)(t), sizeof(t) - 1
 
-static void expect(struct buffer *lines, const char *wanted)
+/* What a follower of a process gets; the process is made by hand. */
+struct fixture {
+    struct process process;
+    struct process_follower follower;
+    struct buffer lines;
+};
+
+static void set_up(struct fixture *f)
 {
-    assert_int_equal(buffer_append(lines, "", 1), 0);
-    assert_string_equal((const char *)buffer_bytes(lines), wanted);
-    buffer_fini(lines);
+    *f = (struct fixture){.lines = BUFFER_INIT(2 * OUTPUT_RECORD_MAX)};
+    f->process.state = PROCESS_RUNNING;
+    f->process.references = 1;
+    LIST_INIT(&f->process.followers);
+    output_ring_init(&f->process.ring, PROCESS_RING_BYTES_MIN);
+    process_follow(&f->process, &f->follower, 0);
+}
+
+static void tear_down(struct fixture *f)
+{
+    process_unfollow(&f->follower);
+    output_ring_fini(&f->process.ring);
+    buffer_fini(&f->lines);
+}
+
+static void write_bytes(struct fixture *f, enum exec_output which, const uint8_t *data, size_t size)
+{
+    assert_int_equal(output_ring_append(&f->process.ring, which, data, size), 0);
+}
+
+/* All records that there are now. */
+static void expect(struct fixture *f, const char *wanted)
+{
+    int result;
+
+    while ((result = output_record_append(&f->lines, &f->follower)) == 1)
+        continue;
+    assert_int_equal(result, 0);
+    assert_int_equal(buffer_append(&f->lines, "", 1), 0);
+    assert_string_equal((const char *)buffer_bytes(&f->lines), wanted);
+    buffer_consume(&f->lines, f->lines.size);
 }
 
 static void test_text_and_bytes(void **state)
 {
-    struct buffer lines = BUFFER_INIT(4096);
-    struct output_tail tail = {0};
+    struct fixture f;
 
     (void)state;
-    assert_int_equal(output_record_append(&lines, "stdout", &tail, TEXT("a\"\n"), false), 0);
-    expect(&lines, "{\"type\":\"stdout\",\"data\":\"a\\\"\\n\"}\n");
-    assert_int_equal(output_record_append(&lines, "stderr", &tail, TEXT("a\0b"), false), 0);
-    expect(&lines, "{\"type\":\"stderr\",\"data_base64\":\"YQBi\"}\n");
-    assert_int_equal(output_record_append(&lines, "stderr", &tail, TEXT("\xff\xfe"), false), 0);
-    expect(&lines, "{\"type\":\"stderr\",\"data_base64\":\"//4=\"}\n");
-    assert_int_equal(output_record_append(&lines, "stdout", &tail, TEXT(""), true), 0);
-    expect(&lines, "");
+    set_up(&f);
+    expect(&f, "");
+    write_bytes(&f, EXEC_STDOUT, TEXT("a\"\n"));
+    write_bytes(&f, EXEC_STDERR, TEXT("a\0b"));
+    write_bytes(&f, EXEC_STDOUT, TEXT("\xff\xfe"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":0,\"data\":\"a\\\"\\n\"}\n"
+               "{\"type\":\"stderr\",\"offset\":3,\"data_base64\":\"YQBi\"}\n"
+               "{\"type\":\"stdout\",\"offset\":6,\"data_base64\":\"//4=\"}\n");
+    tear_down(&f);
 }
 
 /* Every way to cut a text of one- to four-byte characters in two gives text, and all of it. */
@@ -42,52 +77,77 @@ static void test_characters_across_pieces(void **state)
     size_t size = sizeof(text) - 1;
 
     (void)state;
-    for (size_t cut = 0; cut <= size; cut++) {
-        struct buffer lines = BUFFER_INIT(4096);
-        struct output_tail tail = {0};
+    for (size_t cut = 1; cut < size; cut++) {
+        struct fixture f;
 
-        assert_int_equal(output_record_append(&lines, "stdout", &tail, text, cut, false), 0);
-        assert_int_equal(
-            output_record_append(&lines, "stdout", &tail, text + cut, size - cut, false), 0);
-        assert_int_equal(output_record_append(&lines, "stdout", &tail, NULL, 0, true), 0);
-        assert_int_equal(buffer_append(&lines, "", 1), 0);
-        assert_null(strstr((const char *)buffer_bytes(&lines), "base64"));
-        assert_int_equal(tail.size, 0);
-        buffer_fini(&lines);
+        set_up(&f);
+        write_bytes(&f, EXEC_STDOUT, text, cut);
+        while (output_record_append(&f.lines, &f.follower) == 1)
+            continue;
+        write_bytes(&f, EXEC_STDOUT, text + cut, size - cut);
+        while (output_record_append(&f.lines, &f.follower) == 1)
+            continue;
+        assert_int_equal(buffer_append(&f.lines, "", 1), 0);
+        assert_null(strstr((const char *)buffer_bytes(&f.lines), "base64"));
+        assert_int_equal(f.follower.offset, size);
+        tear_down(&f);
     }
 }
 
-static void test_half_a_character_at_the_end(void **state)
+static void test_half_a_character(void **state)
 {
-    struct buffer lines = BUFFER_INIT(4096);
-    struct output_tail tail = {0};
+    struct fixture f;
 
     (void)state;
-    assert_int_equal(output_record_append(&lines, "stdout", &tail, TEXT("ok\xe2\x82"), false), 0);
-    assert_int_equal(tail.size, 2);
-    expect(&lines, "{\"type\":\"stdout\",\"data\":\"ok\"}\n");
-    assert_int_equal(output_record_append(&lines, "stdout", &tail, NULL, 0, true), 0);
-    expect(&lines, "{\"type\":\"stdout\",\"data_base64\":\"4oI=\"}\n");
+    set_up(&f);
+    write_bytes(&f, EXEC_STDOUT, TEXT("ok\xe2\x82"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":0,\"data\":\"ok\"}\n");
+    /* The other output goes on behind it: its rest is not to come at this place. */
+    write_bytes(&f, EXEC_STDERR, TEXT("x\xe2"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":2,\"data_base64\":\"4oI=\"}\n"
+               "{\"type\":\"stderr\",\"offset\":4,\"data\":\"x\"}\n");
+    f.process.state = PROCESS_ENDED;
+    expect(&f, "{\"type\":\"stderr\",\"offset\":5,\"data_base64\":\"4g==\"}\n");
     /* What cannot become a character is not held back. */
     assert_int_equal(output_incomplete(TEXT("\xff")), 0);
     assert_int_equal(output_incomplete(TEXT("\x80\x80\x80\x80")), 0);
     assert_int_equal(output_incomplete(TEXT("\xf0\x9f\x98")), 3);
+    tear_down(&f);
+}
+
+static void test_missed(void **state)
+{
+    static uint8_t block[PROCESS_RING_BYTES_MIN];
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    f.process.is_background = true;
+    memset(block, 'x', sizeof(block));
+    write_bytes(&f, EXEC_STDOUT, TEXT("gone"));
+    write_bytes(&f, EXEC_STDOUT, block, sizeof(block));
+    assert_int_equal(output_record_append(&f.lines, &f.follower), 1);
+    assert_int_equal(buffer_append(&f.lines, "", 1), 0);
+    assert_string_equal((const char *)buffer_bytes(&f.lines),
+                        "{\"type\":\"missed\",\"offset\":0,\"bytes\":4}\n");
+    assert_int_equal(f.follower.offset, 4);
+    tear_down(&f);
 }
 
 static void test_a_piece_of_control_characters_fits(void **state)
 {
-    static uint8_t ones[32768];
-    struct buffer lines = BUFFER_INIT(OUTPUT_RECORD_MAX(sizeof(ones)));
-    struct output_tail tail = {0};
+    static uint8_t ones[OUTPUT_PIECE_BYTES + 1];
+    struct fixture f;
 
     (void)state;
+    set_up(&f);
+    f.lines.size_max = OUTPUT_RECORD_MAX;
     memset(ones, 1, sizeof(ones));
-    assert_int_equal(output_record_append(&lines, "stderr", &tail, TEXT("\xf0\x9f\x98"), false), 0);
-    assert_int_equal(output_record_append(&lines, "stderr", &tail, ones, sizeof(ones), false), 0);
-    buffer_fini(&lines);
-    tail.size = 0;
-    assert_int_equal(output_record_append(&lines, "stderr", &tail, ones, sizeof(ones), false), 0);
-    buffer_fini(&lines);
+    write_bytes(&f, EXEC_STDERR, ones, sizeof(ones));
+    f.follower.offset = 0;
+    assert_int_equal(output_record_append(&f.lines, &f.follower), 1);
+    assert_int_equal(f.follower.offset, OUTPUT_PIECE_BYTES);
+    tear_down(&f);
 }
 
 static void test_paths(void **state)
@@ -144,7 +204,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_and_bytes),
         cmocka_unit_test(test_characters_across_pieces),
-        cmocka_unit_test(test_half_a_character_at_the_end),
+        cmocka_unit_test(test_half_a_character),
+        cmocka_unit_test(test_missed),
         cmocka_unit_test(test_a_piece_of_control_characters_fits),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_modes),

@@ -183,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             put_bytes(result, "stdout", out)
             self.reply(200, {**result, "stderr": ""})
             return
-        record = {"type": "stdout"}
+        record = {"type": "stdout", "offset": 0}
         put_bytes(record, "data", out)
         if body.get("argv") == ["lost"]:
             self.stream([{"type": "start", "pid": 7}, record], complete=False)

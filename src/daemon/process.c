@@ -1,0 +1,307 @@
+#include "daemon/process.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "daemon/process_table.h"
+
+void process_get(struct process *p)
+{
+    p->references++;
+}
+
+void process_put(struct process *p)
+{
+    assert(p->references > 0);
+    if (--p->references > 0)
+        return;
+    assert(p->exec == NULL && p->writer == NULL);
+    output_ring_fini(&p->ring);
+    free(p->stdin_copy);
+    free(p);
+}
+
+/* --- output -------------------------------------------------------------------------------------
+ */
+
+static uint64_t slowest_offset(const struct process *p)
+{
+    const struct process_follower *f;
+    uint64_t offset = p->ring.end;
+
+    LIST_FOREACH (f, &p->followers, entry) {
+        if (f->offset < offset)
+            offset = f->offset;
+    }
+    return offset;
+}
+
+/*
+ * Gives the guest credit where no follower is so far behind that what it may still send (a window
+ * for each output) would push bytes out of the ring that somebody waits for.
+ */
+static void settle(struct process *p)
+{
+    uint64_t slowest = slowest_offset(p);
+
+    if (!p->is_background)
+        output_ring_drop(&p->ring, slowest);
+    if (p->exec == NULL ||
+        p->ring.end - slowest + EXEC_OUTPUT_COUNT * CHANNEL_WINDOW_BYTES > p->ring.capacity_max)
+        return;
+    for (unsigned i = 0; i < EXEC_OUTPUT_COUNT; i++) {
+        size_t held = p->held[i];
+
+        p->held[i] = 0;
+        if (held > 0)
+            exec_consume(p->exec, i, held);
+    }
+}
+
+/* Calls each follower once, whichever of them come and go meanwhile. */
+static void tell_followers(struct process *p)
+{
+    struct process_followers due = p->followers;
+    struct process_follower *f = LIST_FIRST(&due);
+
+    process_get(p);
+    if (f != NULL)
+        f->entry.le_prev = &due.lh_first;
+    LIST_INIT(&p->followers);
+    while ((f = LIST_FIRST(&due)) != NULL) {
+        LIST_REMOVE(f, entry);
+        LIST_INSERT_HEAD(&p->followers, f, entry);
+        f->on_news(f);
+    }
+    process_put(p);
+}
+
+void process_follow(struct process *p, struct process_follower *f, uint64_t offset)
+{
+    assert(offset <= p->ring.end);
+    process_get(p);
+    f->process = p;
+    f->offset = offset;
+    LIST_INSERT_HEAD(&p->followers, f, entry);
+}
+
+void process_unfollow(struct process_follower *f)
+{
+    struct process *p = f->process;
+
+    if (p == NULL)
+        return;
+    LIST_REMOVE(f, entry);
+    f->process = NULL;
+    settle(p);
+    process_put(p);
+}
+
+uint64_t process_missed(struct process_follower *f)
+{
+    uint64_t start = f->process->ring.start;
+    uint64_t missed = f->offset < start ? start - f->offset : 0;
+
+    f->offset += missed;
+    return missed;
+}
+
+size_t process_peek(const struct process_follower *f, uint8_t *to, size_t size_max,
+                    enum exec_output *ret_which)
+{
+    assert(f->offset >= f->process->ring.start);
+    return output_ring_read(&f->process->ring, f->offset, to, size_max, ret_which);
+}
+
+void process_take(struct process_follower *f, size_t size)
+{
+    assert(size <= f->process->ring.end - f->offset);
+    f->offset += size;
+    settle(f->process);
+}
+
+/* --- stdin --------------------------------------------------------------------------------------
+ */
+
+/* What came with the request goes first; then it is closed, or open to a writer. */
+static void feed_stdin(struct process *p)
+{
+    if (p->stdin_used < p->stdin_size) {
+        p->stdin_used +=
+            exec_send(p->exec, p->stdin_data + p->stdin_used, p->stdin_size - p->stdin_used);
+        if (p->stdin_used < p->stdin_size)
+            return;
+        free(p->stdin_copy);
+        p->stdin_copy = NULL;
+    }
+    if (!p->keeps_stdin && p->is_stdin_open) {
+        p->is_stdin_open = false;
+        exec_finish_stdin(p->exec);
+    }
+}
+
+int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
+{
+    if (!p->is_stdin_open || p->state == PROCESS_ENDED) {
+        (void)error_set(e, ERR_CONFLICT, "stdin of process %u is closed", p->pid);
+        return error_remedy(e, "Start the command with \"stdin_open\": true to write to it later.");
+    }
+    if (p->writer != NULL) {
+        (void)error_set(e, ERR_CONFLICT, "another request writes to stdin of process %u", p->pid);
+        return error_remedy(e, "Wait until that one has ended.");
+    }
+    process_get(p);
+    w->process = p;
+    p->writer = w;
+    return 0;
+}
+
+size_t process_write(struct process_writer *w, const void *data, size_t size)
+{
+    struct process *p = w->process;
+
+    /* Behind what came with the request; on_stdin_writable follows. */
+    return p->stdin_used < p->stdin_size ? 0 : exec_send(p->exec, data, size);
+}
+
+void process_write_end(struct process_writer *w, bool closes)
+{
+    struct process *p = w->process;
+
+    if (p == NULL)
+        return;
+    w->process = NULL;
+    p->writer = NULL;
+    if (closes && p->exec != NULL) {
+        p->keeps_stdin = false;
+        feed_stdin(p);
+    }
+    process_put(p);
+}
+
+/* --- from its start to its end ------------------------------------------------------------------
+ */
+
+static void on_start(void *arg, uint32_t pid)
+{
+    struct process *p = arg;
+
+    p->pid = pid;
+    p->state = PROCESS_RUNNING;
+    tell_followers(p);
+}
+
+static void on_output(void *arg, enum exec_output which, const uint8_t *data, size_t size)
+{
+    struct process *p = arg;
+
+    /* Without memory the bytes are missing, which those who follow are told. */
+    (void)!output_ring_append(&p->ring, which, data, size);
+    p->held[which] += size;
+    process_get(p);
+    tell_followers(p);
+    settle(p);
+    process_put(p);
+}
+
+static void on_stdin_writable(void *arg)
+{
+    struct process *p = arg;
+
+    feed_stdin(p);
+    if (p->stdin_used == p->stdin_size && p->writer != NULL)
+        p->writer->on_writable(p->writer);
+}
+
+static void on_end(void *arg, const struct exec_result *result)
+{
+    struct process *p = arg;
+    struct process_writer *w = p->writer;
+
+    process_get(p);
+    p->exec = NULL;
+    p->result = *result;
+    p->state = PROCESS_ENDED;
+    p->is_stdin_open = false;
+    p->ended_real_ns = clock_real_ns();
+    process_table_ended(p);
+    if (w != NULL) {
+        process_write_end(w, false);
+        w->on_closed(w);
+    }
+    tell_followers(p);
+    process_put(p);
+}
+
+/* A command line for people: cut, and not inside a character. */
+static void set_command(struct process *p, const char *command)
+{
+    size_t size = strnlen(command, sizeof(p->command) - 1);
+
+    while (!utf8_valid(command, size) && size > sizeof(p->command) - 5)
+        size--;
+    memcpy(p->command, command, size);
+    p->command[size] = '\0';
+}
+
+static int copy_stdin(struct process *p, const struct process_spec *spec, struct error *e)
+{
+    p->stdin_data = spec->stdin_data;
+    p->stdin_size = spec->stdin_size;
+    if (!spec->is_background || spec->stdin_size == 0)
+        return 0;
+    p->stdin_copy = malloc(spec->stdin_size);
+    if (p->stdin_copy == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory for stdin");
+    memcpy(p->stdin_copy, spec->stdin_data, spec->stdin_size);
+    p->stdin_data = p->stdin_copy;
+    return 0;
+}
+
+int process_start(uv_loop_t *loop, struct process_table *table, struct agent_link *link,
+                  const struct process_spec *spec, struct process **ret_process, struct error *e)
+{
+    static const struct exec_calls calls = {.on_start = on_start,
+                                            .on_output = on_output,
+                                            .on_stdin_writable = on_stdin_writable,
+                                            .on_end = on_end};
+    struct process *p = calloc(1, sizeof(*p));
+
+    if (p == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory for a process");
+    LIST_INIT(&p->followers);
+    output_ring_init(&p->ring, spec->ring_bytes);
+    p->is_background = spec->is_background;
+    p->is_stdin_open = spec->exec.has_stdin;
+    p->keeps_stdin = spec->keeps_stdin;
+    p->started_real_ns = clock_real_ns();
+    set_command(p, spec->command);
+    if (copy_stdin(p, spec, e) != 0 ||
+        exec_start(loop, link, &spec->exec, &calls, p, &p->exec, e) != 0) {
+        free(p->stdin_copy);
+        free(p);
+        return -1;
+    }
+    process_table_add(table, p);
+    if (spec->exec.has_stdin)
+        feed_stdin(p);
+    *ret_process = p;
+    return 0;
+}
+
+void process_signal(struct process *p, uint32_t signal_number)
+{
+    if (p->exec != NULL)
+        exec_signal(p->exec, signal_number);
+}
+
+void process_kill_tree(struct process *p)
+{
+    p->stdin_size = p->stdin_used; /* the rest may belong to an owner who goes now */
+    if (p->exec != NULL)
+        exec_kill(p->exec);
+}
