@@ -277,11 +277,18 @@ static bool handle_pump(struct service *v, struct stream *s)
     return more;
 }
 
-static void handle_signal(struct service *v, struct stream *s, uint32_t number)
+static void handle_signal(struct service *v, struct stream *s, enum channel_signal_scope scope,
+                          uint32_t number)
 {
+    struct command *c = &s->command;
+
     (void)v;
-    if (!s->command.exited && number > 0 && number < (uint32_t)_NSIG)
-        (void)kill(-s->command.pid, (int)number);
+    if (c->exited || number == 0 || number >= (uint32_t)_NSIG)
+        return;
+    if (scope == CHANNEL_SIGNAL_GROUP)
+        (void)kill(-c->pid, (int)number);
+    else if (scope == CHANNEL_SIGNAL_OTHERS && c->has_group)
+        execgroup_signal_others(&c->group, c->pid, (int)number);
 }
 
 static void handle_reset(struct service *v, struct stream *s)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,6 +228,23 @@ void execgroup_kill(struct execgroup *group)
     group->was_killed = true;
     /* Fails only where the tenant has removed the cgroup, and then it is empty. */
     (void)!write(group->kill_fd, "1", 1);
+}
+
+void execgroup_signal_others(const struct execgroup *group, pid_t keep, int number)
+{
+    int fd = openat(group->dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    int pid;
+
+    if (file == NULL) {
+        fd_close(&fd);
+        return;
+    }
+    while (fscanf(file, "%d", &pid) == 1) {
+        if (pid > 1 && pid != keep)
+            (void)kill(pid, number);
+    }
+    (void)fclose(file);
 }
 
 bool execgroup_is_empty(const struct execgroup *group)

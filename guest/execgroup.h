@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define EXECGROUPS_IDLE_MAX 8u
 
@@ -62,6 +63,9 @@ int execgroup_limit(struct execgroup *group, uint64_t memory_bytes, uint64_t pro
     __attribute__((warn_unused_result));
 
 void execgroup_kill(struct execgroup *group);
+/* Signals every process in it but `keep`. One that is born meanwhile may escape. */
+void execgroup_signal_others(const struct execgroup *group, pid_t keep, int number);
+
 bool execgroup_is_empty(const struct execgroup *group);
 
 /* Processes that the OOM killer took since the group was given out. */

@@ -224,7 +224,7 @@ int streams_frame(struct service *v, const struct channel_header *h, const uint8
     }
     case CHANNEL_SIGNAL:
         if (s->op->signal != NULL)
-            s->op->signal(v, s, payload_u32(h, payload));
+            s->op->signal(v, s, (enum channel_signal_scope)h->lane, payload_u32(h, payload));
         return 0;
     case CHANNEL_RESET:
         if (s->op == NULL)

@@ -28,7 +28,9 @@ struct stream_op {
     /* DATA and EOF on lane 0; -1: the host had no right to send it. NULL: never has. */
     int (*data)(struct service *v, struct stream *s, const uint8_t *bytes, size_t size);
     int (*eof)(struct service *v, struct stream *s);
-    void (*signal)(struct service *v, struct stream *s, uint32_t number); /* NULL: ignored */
+    /* NULL: ignored */
+    void (*signal)(struct service *v, struct stream *s, enum channel_signal_scope scope,
+                   uint32_t number);
     void (*reset)(struct service *v, struct stream *s);
     /* Sends at most one frame of each lane, where there is something to send and credit for it.
      * Returns true where calling again at once may send more. */

@@ -61,6 +61,8 @@ class Result:
     truncated: bool
     usage: dict
     times: dict
+    cwd: str = ""  # in a session: the directory it is in now
+    session_ended: bool = False  # the session's shell ended with the command
     sandbox: dict = dataclasses.field(default_factory=dict)  # run() only
     files: dict = dataclasses.field(default_factory=dict)  # run() only: path -> content
     missing: dict = dataclasses.field(default_factory=dict)  # run() only: path -> ClocheError
@@ -121,19 +123,20 @@ def _result_of(reply):
         end=reply["end"], exit_code=reply.get("exit_code"), signal=reply.get("signal"),
         stdout=_bytes_of(reply, "stdout"), stderr=_bytes_of(reply, "stderr"),
         truncated=reply.get("truncated", False), usage=reply.get("usage") or {},
-        times=reply.get("times") or {}, sandbox=reply.get("sandbox") or {},
+        times=reply.get("times") or {}, cwd=os.fsdecode(_bytes_of(reply, "cwd")),
+        session_ended=reply.get("session_ended", False), sandbox=reply.get("sandbox") or {},
         files={f["path"]: _bytes_of(f, "content") for f in files if "error" not in f},
         missing={f["path"]: _error_of(0, json.dumps(f)) for f in files if "error" in f})
 
 
 def _command(argv, shell, stdin=None, env=None, cwd=None, user=None, umask=None, limits=None,
-             timeout_ms=None, max_output_bytes=None):
+             timeout_ms=None, max_output_bytes=None, session=None):
     """The JSON of a command; these are the options that exec and its like take."""
     if isinstance(argv, str):
         raise TypeError("argv is a list of strings; give a command line as shell=")
     body = {"argv": None if argv is None else list(argv), "shell": shell, "env": env, "cwd": cwd,
             "user": user, "umask": umask, "limits": limits, "timeout_ms": timeout_ms,
-            "max_output_bytes": max_output_bytes}
+            "max_output_bytes": max_output_bytes, "session": session}
     body = {name: value for name, value in body.items() if value is not None}
     _put_bytes(body, "stdin", stdin)
     return body
@@ -330,7 +333,9 @@ class Sandbox:
         """Runs `argv` (a list) or `shell` (a command line) and returns its Result.
 
         Options: stdin (bytes or str), env, cwd, user, umask ("022"), limits ({"memory_mib",
-        "processes", "cpu_s", "file_mib", "open_files"}), timeout_ms, max_output_bytes.
+        "processes", "cpu_s", "file_mib", "open_files"}), timeout_ms, max_output_bytes, session (a
+        name: the command runs in a shell that stays, and keeps directory, variables and functions
+        from one command to the next).
         """
         body = _command(argv, shell, **options)
         return _result_of(self._client._json("POST", self._path + "/exec", body))

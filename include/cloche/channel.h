@@ -40,7 +40,7 @@ enum channel_type {
     CHANNEL_DATA = 2,   /* both: bytes of a lane, never empty */
     CHANNEL_EOF = 3,    /* both: nothing more on this lane (no payload) */
     CHANNEL_CREDIT = 4, /* both: u32, the sender of this frame has room for so many bytes more */
-    CHANNEL_SIGNAL = 5, /* host: u32 signal number, to the exec's process group */
+    CHANNEL_SIGNAL = 5, /* host: u32 signal number; lane: enum channel_signal_scope */
     CHANNEL_RESET = 6,  /* host: stop; kill every descendant, drop a file half written */
     CHANNEL_INFO = 7,   /* guest: the request has started; payload by op */
     CHANNEL_END = 8,    /* guest: the result; payload by op */
@@ -52,6 +52,11 @@ enum channel_lane {
     CHANNEL_LANE_OUT = 1, /* stdout */
     CHANNEL_LANE_ERR = 2, /* stderr */
     CHANNEL_LANE_COUNT
+};
+
+enum channel_signal_scope {
+    CHANNEL_SIGNAL_GROUP = 0,  /* the exec's process group */
+    CHANNEL_SIGNAL_OTHERS = 1, /* every process of the exec but the first one */
 };
 
 /*

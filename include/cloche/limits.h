@@ -72,6 +72,7 @@
 #define PROCESS_ENDED_MAX         64u  /* background processes of a sandbox kept after their end */
 #define PROCESS_COMMAND_BYTES     256u /* of a command line that is shown, NUL included */
 #define PROCESS_WAIT_MS_MAX       600000u
+#define SESSION_NAME_BYTES        65u        /* NUL included */
 #define RUN_COLLECT_BYTES_MAX     (64 * MIB) /* files returned by POST /v1/run together */
 #define RUN_FILES_MAX             1024u
 

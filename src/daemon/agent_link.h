@@ -97,8 +97,9 @@ void agent_stream_eof(struct agent_stream *s);
 /* The owner is done with `size` bytes that on_data gave it: the guest may send as many more. */
 void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t size);
 
-/* Sends a signal (1 to 64) to the exec's process group. */
-void agent_stream_signal(struct agent_stream *s, uint32_t signal_number);
+/* Sends a signal (1 to 64) to processes of the exec. */
+void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,
+                         uint32_t signal_number);
 
 /* Asks the guest to stop. What it still sends is swallowed; on_end follows when it says END. */
 void agent_stream_reset(struct agent_stream *s);

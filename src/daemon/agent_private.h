@@ -55,7 +55,7 @@ struct agent_stream {
     bool reset_sent;
     bool wants_room;        /* a send took less than it was given */
     bool is_turn, is_roomy; /* on the list of that name */
-    uint64_t signals;       /* bit n - 1: signal n is due */
+    uint64_t signals[2];    /* by scope; bit n - 1: signal n is due */
     uint64_t credit;        /* the guest has room for so many bytes */
     uint64_t sent;
     struct buffer request;

@@ -41,7 +41,7 @@ static bool has_something(const struct agent_stream *s)
         if (grant_due(s, &s->lanes[i]) > 0)
             return true;
     }
-    if (s->signals != 0 || (s->queue.size > 0 && s->credit > 0))
+    if ((s->signals[0] | s->signals[1]) != 0 || (s->queue.size > 0 && s->credit > 0))
         return true;
     return s->queue.size == 0 && s->eof_wanted && !s->eof_sent;
 }
@@ -152,11 +152,12 @@ static void put_next(struct agent_stream *s)
     } else if (s->reset) {
         put_frame(s, CHANNEL_RESET, 0, NULL, 0);
         s->reset_sent = true;
-    } else if (s->signals != 0) {
-        unsigned bit = (unsigned)__builtin_ctzll(s->signals);
+    } else if ((s->signals[0] | s->signals[1]) != 0) {
+        unsigned scope = s->signals[0] != 0 ? 0 : 1;
+        unsigned bit = (unsigned)__builtin_ctzll(s->signals[scope]);
 
-        s->signals &= ~(UINT64_C(1) << bit);
-        put_u32_frame(s, CHANNEL_SIGNAL, 0, bit + 1);
+        s->signals[scope] &= ~(UINT64_C(1) << bit);
+        put_u32_frame(s, CHANNEL_SIGNAL, scope, bit + 1);
     } else if (put_credit(s)) {
         return;
     } else if (s->queue.size > 0) {
@@ -255,10 +256,11 @@ void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t
     agent_stream_wake(s);
 }
 
-void agent_stream_signal(struct agent_stream *s, uint32_t signal_number)
+void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,
+                         uint32_t signal_number)
 {
     assert(s->op == CHANNEL_OP_EXEC && signal_number >= 1 && signal_number <= 64);
-    s->signals |= UINT64_C(1) << (signal_number - 1);
+    s->signals[scope] |= UINT64_C(1) << (signal_number - 1);
     agent_stream_wake(s);
 }
 

@@ -15,6 +15,7 @@
 #include "daemon/exec_request.h"
 #include "daemon/process.h"
 #include "daemon/sandbox.h"
+#include "daemon/session.h"
 #include "json/json.h"
 #include "json/json_write.h"
 
@@ -25,6 +26,7 @@ struct exec_call {
     bool is_background;
     bool keeps_stdin;
     int64_t keep_output_bytes; /* 0: absent */
+    const char *session;       /* NULL: absent */
     struct exec_reply *reply;
     struct process_follower started; /* in the background, until it has */
 };
@@ -39,6 +41,10 @@ static const struct json_field fields[] = {
      .min = 1,
      .max = PROCESS_RING_BYTES_MAX,
      .offset = offsetof(struct exec_call, keep_output_bytes)},
+    {.name = "session",
+     .type = JSON_STRING,
+     .max = 4096,
+     .offset = offsetof(struct exec_call, session)},
 };
 
 static void on_close(struct exchange *x)
@@ -174,6 +180,63 @@ static int begin_reply(struct exchange *x, struct exec_call *call, struct proces
     return 0;
 }
 
+/* What a session's command cannot have. */
+static int check_session(const struct exec_call *call, bool exists, struct error *e)
+{
+    const struct exec_fields *f = &call->request.fields;
+    const char *field = call->is_background                                ? "background"
+                        : call->keeps_stdin                                ? "stdin_open"
+                        : f->argv != NULL                                  ? "argv"
+                        : f->stdin_text != NULL || f->stdin_base64 != NULL ? "stdin"
+                        : exists && f->cwd != NULL                         ? "cwd"
+                        : exists && f->env != NULL                         ? "env"
+                        : exists && f->user != NULL                        ? "user"
+                        : exists && f->umask != NULL                       ? "umask"
+                        : exists && f->limits != NULL                      ? "limits"
+                                                                           : NULL;
+
+    if (session_check_name(call->session, e) != 0)
+        return -1;
+    if (field == NULL)
+        return 0;
+    (void)error_set(e, ERR_INVALID_FIELD, "%s does not go with session \"%s\"", field,
+                    call->session);
+    return error_remedy(e, "%s",
+                        exists && (field[0] == 'c' || field[0] == 'e')
+                            ? "The session has begun: use cd and export in \"shell\"."
+                            : "Give \"shell\"; what the shell starts with (cwd, env, user, "
+                              "umask, limits) goes with the session's first command.");
+}
+
+/* A command in a session, which is made where there is none of that name. */
+static int start_in_session(struct exchange *x, struct exec_call *call, struct sandbox *s,
+                            struct exec_request_life *life, struct error *e)
+{
+    struct process_table *table = sandbox_processes(s);
+    struct session *session = session_find(table, call->session);
+    int64_t limit = call->request.fields.max_output_bytes;
+    const struct session_command command = {
+        .text = call->request.fields.shell,
+        .timeout_ms = (uint64_t)call->request.fields.timeout_ms,
+        .output_bytes_max = limit > 0 ? (uint64_t)limit : life->output_bytes_default,
+        .arrived_ns = life->arrived_ns};
+    struct process *p = NULL;
+
+    if (check_session(call, session != NULL, e) != 0)
+        return -1;
+    life->is_session = life->is_background = life->keeps_stdin = true;
+    life->output_bytes_default = UINT64_MAX;
+    if (session == NULL &&
+        (exec_request_start(&call->request, life, exchange_loop(x), s, &p, e) != 0 ||
+         session_new(exchange_loop(x), table, call->session, p, &session, e) != 0))
+        return -1;
+    if (session_run(session, &command, &p, e) != 0)
+        return -1;
+    int result = begin_reply(x, call, p, e);
+    process_put(p);
+    return result;
+}
+
 static int start(struct exchange *x, struct exec_call *call, const void *data, size_t size,
                  struct error *e)
 {
@@ -195,6 +258,8 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
     life.output_bytes_default = is_buffered ? EXEC_OUTPUT_BYTES_DEFAULT : UINT64_MAX;
     if (call->keep_output_bytes > (int64_t)life.ring_bytes)
         life.ring_bytes = (uint64_t)call->keep_output_bytes;
+    if (call->session != NULL)
+        return start_in_session(x, call, s, &life, e);
     if (exec_request_start(&call->request, &life, exchange_loop(x), s, &p, e) != 0)
         return -1;
     return begin_reply(x, call, p, e);

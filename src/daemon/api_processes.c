@@ -233,7 +233,7 @@ static void on_signal_body(struct exchange *x, const void *data, size_t size)
         exchange_reply_error(x, &e);
         return;
     }
-    process_signal(p, number);
+    process_signal(p, CHANNEL_SIGNAL_GROUP, number);
     exchange_reply_empty(x);
 }
 

@@ -281,10 +281,10 @@ void exec_consume(struct exec *x, enum exec_output which, size_t size)
                              size);
 }
 
-void exec_signal(struct exec *x, uint32_t signal_number)
+void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signal_number)
 {
     if (!x->is_over)
-        agent_stream_signal(x->stream, signal_number);
+        agent_stream_signal(x->stream, scope, signal_number);
 }
 
 void exec_kill(struct exec *x)

@@ -65,7 +65,9 @@ struct exec_result {
     uint64_t wall_ns;                           /* the daemon's clock, from the start of the exec */
     uint64_t user_us, system_us, max_rss_bytes; /* the guest's claims, 0 without has_guest_usage */
     uint64_t first_output_ns;                   /* since arrived_ns; 0: there was none */
-    struct error error;                         /* FAILED */
+    const char *cwd;    /* a session's command: where it left the shell; lives as its process */
+    bool ends_session;  /* the shell has ended with it */
+    struct error error; /* FAILED */
 };
 
 /* on_end is called exactly once unless the exec is abandoned; the exec is dead when it returns. No
@@ -89,7 +91,7 @@ size_t exec_send(struct exec *x, const void *data, size_t size) __attribute__((w
 void exec_finish_stdin(struct exec *x);
 
 void exec_consume(struct exec *x, enum exec_output which, size_t size);
-void exec_signal(struct exec *x, uint32_t signal_number);
+void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signal_number);
 
 /* Kills the command with every descendant; on_end follows: as the guest says, or EXEC_SIGNALED.
  * What it still writes is thrown away. */

@@ -81,6 +81,7 @@ static void gather(struct exec_reply *c)
 /* The owner may free the reply in its on_end, so that gets a copy. */
 static void tell(struct exec_reply *c, const struct exec_result *result)
 {
+    struct process *p = c->follower.process;
     struct exec_result copy;
 
     c->is_told = true;
@@ -90,12 +91,14 @@ static void tell(struct exec_reply *c, const struct exec_result *result)
         (void)error_remedy(&copy.error, "Try again with a smaller max_output_bytes.");
         /* With its output lost there is no point in letting it go on. */
         if (c->spec.is_owner)
-            process_kill_tree(c->follower.process);
+            process_kill_tree(p);
     } else if (result != NULL) {
         copy = *result;
     }
+    process_get(p); /* parts of the result are its own */
     process_unfollow(&c->follower);
     c->spec.on_end(c->spec.context, result != NULL || c->has_failed ? &copy : NULL);
+    process_put(p);
 }
 
 static void advance(struct exec_reply *c)

@@ -160,9 +160,10 @@ int exec_request_start(const struct exec_request *r, const struct exec_request_l
                        uv_loop_t *loop, struct sandbox *s, struct process **ret_process,
                        struct error *e)
 {
+    const char *const shell_only[] = {r->argv[0], NULL};
     int64_t limit = r->fields.max_output_bytes;
     const struct process_spec spec = {
-        .exec = {.argv = r->argv,
+        .exec = {.argv = life->is_session ? shell_only : r->argv,
                  .cwd = r->cwd,
                  .user = r->fields.user != NULL ? r->fields.user : "",
                  .env = &r->env,
@@ -170,10 +171,11 @@ int exec_request_start(const struct exec_request *r, const struct exec_request_l
                  .umask = r->umask,
                  .limits = r->limits,
                  .limit_count = r->limit_count,
-                 .timeout_ms = (uint64_t)r->fields.timeout_ms,
-                 .output_bytes_max = limit > 0 ? (uint64_t)limit : life->output_bytes_default,
+                 .timeout_ms = life->is_session ? 0 : (uint64_t)r->fields.timeout_ms,
+                 .output_bytes_max =
+                     limit > 0 && !life->is_session ? (uint64_t)limit : life->output_bytes_default,
                  .arrived_ns = life->arrived_ns},
-        .command = r->command,
+        .command = life->is_session ? r->argv[0] : r->command,
         .is_background = life->is_background,
         .keeps_stdin = life->keeps_stdin,
         .ring_bytes = life->ring_bytes,

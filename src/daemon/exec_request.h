@@ -76,6 +76,7 @@ struct exec_request {
 struct exec_request_life {
     bool is_background;
     bool keeps_stdin;              /* open for others to write to */
+    bool is_session;               /* only the shell, which reads commands from stdin */
     uint64_t output_bytes_default; /* where the request names no limit */
     uint64_t ring_bytes;
     uint64_t arrived_ns;

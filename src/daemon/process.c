@@ -22,6 +22,7 @@ void process_put(struct process *p)
     assert(p->exec == NULL && p->writer == NULL);
     output_ring_fini(&p->ring);
     free(p->stdin_copy);
+    free(p->cwd);
     free(p);
 }
 
@@ -50,7 +51,7 @@ static void settle(struct process *p)
 
     if (!p->is_background)
         output_ring_drop(&p->ring, slowest);
-    if (p->exec == NULL ||
+    if (p->source == NULL ||
         p->ring.end - slowest + EXEC_OUTPUT_COUNT * CHANNEL_WINDOW_BYTES > p->ring.capacity_max)
         return;
     for (unsigned i = 0; i < EXEC_OUTPUT_COUNT; i++) {
@@ -58,7 +59,7 @@ static void settle(struct process *p)
 
         p->held[i] = 0;
         if (held > 0)
-            exec_consume(p->exec, i, held);
+            p->source->consume(p->source_context, i, held);
     }
 }
 
@@ -186,19 +187,16 @@ void process_write_end(struct process_writer *w, bool closes)
 /* --- from its start to its end ------------------------------------------------------------------
  */
 
-static void on_start(void *arg, uint32_t pid)
+void process_feed_start(struct process *p, uint32_t pid)
 {
-    struct process *p = arg;
-
     p->pid = pid;
     p->state = PROCESS_RUNNING;
     tell_followers(p);
 }
 
-static void on_output(void *arg, enum exec_output which, const uint8_t *data, size_t size)
+void process_feed_output(struct process *p, enum exec_output which, const uint8_t *data,
+                         size_t size)
 {
-    struct process *p = arg;
-
     /* Without memory the bytes are missing, which those who follow are told. */
     (void)!output_ring_append(&p->ring, which, data, size);
     p->held[which] += size;
@@ -206,6 +204,54 @@ static void on_output(void *arg, enum exec_output which, const uint8_t *data, si
     tell_followers(p);
     settle(p);
     process_put(p);
+}
+
+void process_feed_end(struct process *p, const struct exec_result *result)
+{
+    struct process_writer *w = p->writer;
+
+    process_get(p);
+    p->source = NULL;
+    p->exec = NULL;
+    p->result = *result;
+    p->state = PROCESS_ENDED;
+    p->is_stdin_open = false;
+    p->ended_real_ns = clock_real_ns();
+    process_table_ended(p);
+    if (w != NULL) {
+        process_write_end(w, false);
+        w->on_closed(w);
+    }
+    tell_followers(p);
+    process_put(p);
+}
+
+struct process *process_new(const struct process_source *source, void *context, size_t ring_bytes)
+{
+    struct process *p = calloc(1, sizeof(*p));
+
+    if (p == NULL)
+        return NULL;
+    LIST_INIT(&p->followers);
+    output_ring_init(&p->ring, ring_bytes);
+    p->references = 1;
+    p->source = source;
+    p->source_context = context;
+    p->started_real_ns = clock_real_ns();
+    return p;
+}
+
+/* --- an exec as the source ----------------------------------------------------------------------
+ */
+
+static void on_start(void *arg, uint32_t pid)
+{
+    process_feed_start(arg, pid);
+}
+
+static void on_output(void *arg, enum exec_output which, const uint8_t *data, size_t size)
+{
+    process_feed_output(arg, which, data, size);
 }
 
 static void on_stdin_writable(void *arg)
@@ -219,22 +265,22 @@ static void on_stdin_writable(void *arg)
 
 static void on_end(void *arg, const struct exec_result *result)
 {
-    struct process *p = arg;
-    struct process_writer *w = p->writer;
+    process_feed_end(arg, result);
+}
 
-    process_get(p);
-    p->exec = NULL;
-    p->result = *result;
-    p->state = PROCESS_ENDED;
-    p->is_stdin_open = false;
-    p->ended_real_ns = clock_real_ns();
-    process_table_ended(p);
-    if (w != NULL) {
-        process_write_end(w, false);
-        w->on_closed(w);
-    }
-    tell_followers(p);
-    process_put(p);
+static void source_consume(void *context, enum exec_output which, size_t size)
+{
+    exec_consume(context, which, size);
+}
+
+static void source_signal(void *context, enum channel_signal_scope scope, uint32_t signal_number)
+{
+    exec_signal(context, scope, signal_number);
+}
+
+static void source_kill(void *context)
+{
+    exec_kill(context);
 }
 
 /* A command line for people: cut, and not inside a character. */
@@ -265,43 +311,43 @@ static int copy_stdin(struct process *p, const struct process_spec *spec, struct
 int process_start(uv_loop_t *loop, struct process_table *table, struct agent_link *link,
                   const struct process_spec *spec, struct process **ret_process, struct error *e)
 {
+    static const struct process_source source = {
+        .consume = source_consume, .signal = source_signal, .kill = source_kill};
     static const struct exec_calls calls = {.on_start = on_start,
                                             .on_output = on_output,
                                             .on_stdin_writable = on_stdin_writable,
                                             .on_end = on_end};
-    struct process *p = calloc(1, sizeof(*p));
+    struct process *p = process_new(&source, NULL, spec->ring_bytes);
 
     if (p == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory for a process");
-    LIST_INIT(&p->followers);
-    output_ring_init(&p->ring, spec->ring_bytes);
     p->is_background = spec->is_background;
     p->is_stdin_open = spec->exec.has_stdin;
     p->keeps_stdin = spec->keeps_stdin;
-    p->started_real_ns = clock_real_ns();
     set_command(p, spec->command);
     if (copy_stdin(p, spec, e) != 0 ||
         exec_start(loop, link, &spec->exec, &calls, p, &p->exec, e) != 0) {
-        free(p->stdin_copy);
-        free(p);
+        process_put(p);
         return -1;
     }
+    p->source_context = p->exec;
     process_table_add(table, p);
+    process_put(p);
     if (spec->exec.has_stdin)
         feed_stdin(p);
     *ret_process = p;
     return 0;
 }
 
-void process_signal(struct process *p, uint32_t signal_number)
+void process_signal(struct process *p, enum channel_signal_scope scope, uint32_t signal_number)
 {
-    if (p->exec != NULL)
-        exec_signal(p->exec, signal_number);
+    if (p->source != NULL)
+        p->source->signal(p->source_context, scope, signal_number);
 }
 
 void process_kill_tree(struct process *p)
 {
     p->stdin_size = p->stdin_used; /* the rest may belong to an owner who goes now */
-    if (p->exec != NULL)
-        exec_kill(p->exec);
+    if (p->source != NULL)
+        p->source->kill(p->source_context);
 }

@@ -50,6 +50,13 @@ struct process_writer {
 
 LIST_HEAD(process_followers, process_follower);
 
+/* What makes a process go: an exec, or a command of a session. No call of it calls back at once. */
+struct process_source {
+    void (*consume)(void *context, enum exec_output which, size_t size);
+    void (*signal)(void *context, enum channel_signal_scope scope, uint32_t signal_number);
+    void (*kill)(void *context);
+};
+
 struct process {
     TAILQ_ENTRY(process) entry;
     struct process_table *table; /* NULL: in none any more */
@@ -59,10 +66,14 @@ struct process {
     bool is_background;
     bool is_stdin_open; /* more may be written to it */
     char command[PROCESS_COMMAND_BYTES];
-    uint32_t pid; /* in the guest's numbering; 0 while STARTING */
+    char session[SESSION_NAME_BYTES]; /* whose shell it is, or "" */
+    char *cwd;                        /* what `result.cwd` points to */
+    uint32_t pid;                     /* in the guest's numbering; 0 while STARTING */
     uint64_t started_real_ns;
     uint64_t ended_real_ns;
-    struct exec *exec;         /* NULL: ENDED */
+    const struct process_source *source; /* NULL: ENDED */
+    void *source_context;
+    struct exec *exec;         /* the source, where it takes stdin from us */
     struct exec_result result; /* ENDED */
     struct output_ring ring;
     size_t held[EXEC_OUTPUT_COUNT]; /* bytes for which the guest gets no credit yet */
@@ -91,6 +102,15 @@ int process_start(uv_loop_t *loop, struct process_table *table, struct agent_lin
                   const struct process_spec *spec, struct process **ret_process, struct error *e)
     __attribute__((warn_unused_result));
 
+/* A process with another source, in no table and with one reference, which is the caller's; NULL
+ * when memory is short. Its source says what happens to it by the three calls below, from the loop
+ * only; after process_feed_end() the source is not called any more. */
+struct process *process_new(const struct process_source *source, void *context, size_t ring_bytes);
+void process_feed_start(struct process *p, uint32_t pid);
+void process_feed_output(struct process *p, enum exec_output which, const uint8_t *data,
+                         size_t size);
+void process_feed_end(struct process *p, const struct exec_result *result);
+
 /* Begins to follow from `offset` on, which may be older than what is kept, but not beyond the end.
  * No call is made from inside. */
 void process_follow(struct process *p, struct process_follower *f, uint64_t offset);
@@ -114,8 +134,7 @@ size_t process_write(struct process_writer *w, const void *data, size_t size)
 /* `closes`: end of file for the process. Accepts one that is detached. */
 void process_write_end(struct process_writer *w, bool closes);
 
-/* To the process group of a running process. */
-void process_signal(struct process *p, uint32_t signal_number);
+void process_signal(struct process *p, enum channel_signal_scope scope, uint32_t signal_number);
 /* Kills it with every descendant; followers hear of its end. */
 void process_kill_tree(struct process *p);
 
@@ -127,6 +146,6 @@ void process_describe(const struct process *p, struct json_writer *w);
 /* Writes "end", "exit_code", "signal", "truncated", "usage", "times". */
 void exec_result_describe(const struct exec_result *r, struct json_writer *w);
 
-/* The table's references. */
+/* References. */
 void process_get(struct process *p);
 void process_put(struct process *p);

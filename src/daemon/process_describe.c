@@ -1,4 +1,6 @@
 /* What the API tells of a process, and of how a command ended. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "daemon/process.h"
 
@@ -43,6 +45,10 @@ void exec_result_describe(const struct exec_result *r, struct json_writer *w)
     else
         json_put_null(w, "first_output_ms");
     json_end_object(w);
+    if (r->cwd != NULL)
+        json_put_bytes(w, "cwd", r->cwd, strlen(r->cwd));
+    if (r->ends_session)
+        json_put_bool(w, "session_ended", true);
 }
 
 void process_describe(const struct process *p, struct json_writer *w)
@@ -51,6 +57,8 @@ void process_describe(const struct process *p, struct json_writer *w)
     json_put_text(w, "state", state_names[p->state]);
     json_put_bool(w, "background", p->is_background);
     json_put_text(w, "command", p->command);
+    if (p->session[0] != '\0')
+        json_put_text(w, "session", p->session);
     json_put_time(w, "started_at", p->started_real_ns);
     json_put_bool(w, "stdin_open", p->is_stdin_open);
     json_begin_object(w, "output"); /* offsets: what is kept of it */

@@ -9,6 +9,7 @@ void process_table_init(struct process_table *t)
 {
     *t = (struct process_table){0};
     TAILQ_INIT(&t->list);
+    LIST_INIT(&t->sessions);
 }
 
 void process_table_fini(struct process_table *t)

@@ -7,10 +7,12 @@
 #include "base/error.h"
 
 struct process;
+struct session;
 
 struct process_table {
     TAILQ_HEAD(process_list, process) list; /* in order of their start */
     unsigned ended_count;
+    LIST_HEAD(, session) sessions;
 };
 
 void process_table_init(struct process_table *t);

@@ -383,8 +383,8 @@ static void test_signals(void **state)
     struct fake_frame frame;
     struct agent_stream *s = open_now(f, CHANNEL_OP_EXEC, &r);
 
-    agent_stream_signal(s, 15);
-    agent_stream_signal(s, 1);
+    agent_stream_signal(s, CHANNEL_SIGNAL_GROUP, 15);
+    agent_stream_signal(s, CHANNEL_SIGNAL_GROUP, 1);
     assert_true(fake_recv(&f->agent, &frame));
     assert_int_equal(frame.h.type, CHANNEL_SIGNAL);
     assert_int_equal(frame.payload[0], 1);
