@@ -96,7 +96,7 @@ static int launch(struct own_daemon *d, struct error *e)
         return error_errno(e, errno, "%s", d->log_path);
     const char *const argv[] = {"cloche",       "serve",    "--state-dir", state, "--socket",
                                 d->socket_path, "--config", config,        NULL};
-    pid_t pid = spawn_self(argv, log, e);
+    pid_t pid = spawn_self(argv, -1, log, e);
     if (pid < 0)
         return -1;
     d->pid = pid;

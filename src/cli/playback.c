@@ -18,8 +18,7 @@
 #define EXIT_SIGNAL  128
 
 struct playback {
-    const struct playback_file *files;
-    size_t file_count;
+    const struct playback_options *options;
     struct buffer bytes;  /* a record's content, decoded */
     int exit_code;        /* -1 until the end came */
     struct error missing; /* the first file that could not be brought back */
@@ -77,9 +76,10 @@ static int take_file(struct playback *p, const cJSON *record, struct error *e)
     const char *path = text_of(record, "path");
     size_t i = 0;
 
-    while (i < p->file_count && (path == NULL || strcmp(p->files[i].guest, path) != 0))
+    while (i < p->options->file_count &&
+           (path == NULL || strcmp(p->options->files[i].guest, path) != 0))
         i++;
-    if (i == p->file_count)
+    if (i == p->options->file_count)
         return error_set(e, ERR_INTERNAL, "the daemon sent a file that was not asked for: %.200s",
                          path != NULL ? path : "without a path");
     if (cJSON_GetObjectItemCaseSensitive(record, "error") != NULL) {
@@ -92,7 +92,7 @@ static int take_file(struct playback *p, const cJSON *record, struct error *e)
     if (take_bytes(p, record, "content", e) != 0)
         return -1;
 
-    const char *local = p->files[i].local;
+    const char *local = p->options->files[i].local;
     if (strcmp(local, "-") == 0)
         return write_out(p, STDOUT_FILENO, e);
     FD_AUTO int fd = open(local, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -150,6 +150,15 @@ static int take_end(struct playback *p, const cJSON *record, struct error *e)
     return error_set(e, ERR_INTERNAL, "the command ended in an unknown way: %.60s", end);
 }
 
+static int take_start(struct playback *p, const cJSON *record, struct error *e)
+{
+    int pid = 0;
+
+    if (p->options->on_start == NULL || number_of(record, "pid", &pid) != 0 || pid <= 0)
+        return 0;
+    return p->options->on_start(p->options->context, (uint32_t)pid, e);
+}
+
 /* 0: go on; 1: that was all that matters; -1: failure. */
 static int take_record(struct playback *p, const cJSON *record, struct error *e)
 {
@@ -168,16 +177,20 @@ static int take_record(struct playback *p, const cJSON *record, struct error *e)
         return take_end(p, record, e);
     if (strcmp(type, "error") == 0)
         return json_error_read(record, e);
-    return 0; /* "start", and what later versions may add */
+    if (strcmp(type, "start") == 0)
+        return take_start(p, record, e);
+    if (strcmp(type, "missed") == 0)
+        fprintf(stderr, "cloche: %.0f bytes of output are no longer kept\n",
+                cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record, "bytes")));
+    if (strcmp(type, "running") == 0)
+        p->exit_code = 0;
+    return 0; /* and what later versions may add */
 }
 
-int playback_run(struct client *c, const struct playback_file *files, size_t file_count,
-                 struct error *e)
+int playback_run(struct client *c, const struct playback_options *options, struct error *e)
 {
-    struct playback p = {.files = files,
-                         .file_count = file_count,
-                         .bytes = BUFFER_INIT(RUN_COLLECT_BYTES_MAX + MIB),
-                         .exit_code = -1};
+    struct playback p = {
+        .options = options, .bytes = BUFFER_INIT(RUN_COLLECT_BYTES_MAX + MIB), .exit_code = -1};
     struct records records;
     int result;
 

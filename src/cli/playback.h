@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "cli/client.h"
@@ -15,10 +16,19 @@ struct playback_file {
     const char *local; /* "-" is stdout */
 };
 
+struct playback_options {
+    const struct playback_file *files;
+    size_t file_count;
+    /* The command has started in the sandbox; may be NULL. -1 with `e` set ends the playing. */
+    int (*on_start)(void *context, uint32_t pid, struct error *e);
+    void *context;
+};
+
 /*
  * Takes the reply to its end. Returns the command's exit code; 128 and the signal's number where a
  * signal ended it; 124 after its time out. Returns -1 where the command has no result of its own: a
- * lost connection or a lost sandbox is never taken for an exit.
+ * lost connection or a lost sandbox is never taken for an exit. Output of a process that is not
+ * followed to its end is 0.
  */
-int playback_run(struct client *c, const struct playback_file *files, size_t file_count,
-                 struct error *e) __attribute__((warn_unused_result));
+int playback_run(struct client *c, const struct playback_options *options, struct error *e)
+    __attribute__((warn_unused_result));

@@ -1,4 +1,4 @@
-/* cloche ps: the sandboxes that are there. */
+/* cloche ps: the sandboxes that are there, or the processes of one. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "cli/client.h"
 #include "cli/command.h"
+#include "cli/target.h"
 #include "cloche/limits.h"
 #include "http/target.h"
 
@@ -80,6 +81,17 @@ static void print_row(const cJSON *s)
     printf("\n");
 }
 
+static int print_json(const cJSON *object)
+{
+    char *text = cJSON_PrintUnformatted(object);
+
+    if (text == NULL)
+        return -1;
+    printf("%s\n", text);
+    cJSON_free(text);
+    return 0;
+}
+
 static int print_page(struct ps_arguments *a, const cJSON *sandboxes)
 {
     const cJSON *s;
@@ -91,11 +103,8 @@ static int print_page(struct ps_arguments *a, const cJSON *sandboxes)
 
     cJSON_ArrayForEach (s, sandboxes) {
         if (a->json) {
-            char *text = cJSON_PrintUnformatted(s);
-            if (text == NULL)
+            if (print_json(s) != 0)
                 return -1;
-            printf("%s\n", text);
-            cJSON_free(text);
         } else if (a->quiet) {
             printf("%s\n", text_of(s, "id"));
         } else {
@@ -132,25 +141,67 @@ static int take_page(struct ps_arguments *a, char *next, size_t next_size, struc
     return 0;
 }
 
+static void print_process(const cJSON *p)
+{
+    char age[32];
+
+    format_distance(text_of(p, "started_at"), false, age, sizeof(age));
+    printf("%-7d %-9s %-10s %-12s ", number_of(p, "pid"), text_of(p, "state"),
+           cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "background")) ? "background"
+                                                                           : "foreground",
+           age);
+    print_plain(text_of(p, "command"));
+    printf("\n");
+}
+
+static int list_processes(const struct ps_arguments *a, const char *id, struct error *e)
+{
+    struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
+    JSON_AUTO cJSON *reply = NULL;
+    const cJSON *p;
+    int result = target_make(&target, id, NULL, "/processes", e);
+
+    if (result == 0)
+        result = client_call(command_socket(a->socket), "GET", (const char *)buffer_bytes(&target),
+                             &reply, e);
+    buffer_fini(&target);
+    if (result != 0)
+        return -1;
+    if (!a->json && !a->quiet)
+        printf("%-7s %-9s %-10s %-12s %s\n", "PID", "STATE", "WHERE", "AGE", "COMMAND");
+    cJSON_ArrayForEach (p, cJSON_GetObjectItemCaseSensitive(reply, "processes")) {
+        if (a->json && print_json(p) != 0)
+            return error_set(e, ERR_INTERNAL, "out of memory");
+        if (a->quiet)
+            printf("%d\n", number_of(p, "pid"));
+        else if (!a->json)
+            print_process(p);
+    }
+    return 0;
+}
+
 static int run_ps(const struct command *command, int argc, char **argv, struct error *e)
 {
     struct ps_arguments a = {0};
     const struct argument_option options[] = {
         {.name = "json", .flag = &a.json, .help = "one JSON object a line, all fields"},
-        {.name = "quiet", .flag = &a.quiet, .help = "only the ids"},
+        {.name = "quiet", .flag = &a.quiet, .help = "only the ids or numbers"},
         {.name = "socket", .value = "S", .text = &a.socket, .help = "the daemon's socket"},
         {.name = NULL},
     };
     struct argument_parser p;
     char next[SANDBOX_ID_BYTES_MAX] = "";
+    const char *id = NULL;
     size_t count;
     unsigned pages = 0;
 
     arguments_init(&p, command, options, argc, argv);
-    if (arguments_parse_all(&p, NULL, 0, &count, e) != 0)
+    if (arguments_parse_all(&p, &id, 1, &count, e) != 0)
         return -1;
     if (p.help)
         return 0;
+    if (count == 1)
+        return list_processes(&a, id, e);
     do {
         if (take_page(&a, next, sizeof(next), e) != 0)
             return -1;
@@ -161,9 +212,10 @@ static int run_ps(const struct command *command, int argc, char **argv, struct e
 
 const struct command command_ps = {
     .name = "ps",
-    .summary = "list the sandboxes",
-    .usage = "[OPTION]...",
+    .summary = "list the sandboxes, or the processes in one",
+    .usage = "[ID] [OPTION]...",
     .examples = "  cloche ps\n"
+                "  cloche ps sb_...\n"
                 "  cloche ps --json | jq .id\n",
     .run = run_ps,
 };

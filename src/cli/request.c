@@ -112,8 +112,7 @@ static int put_variable(struct json_writer *w, const char *item, struct error *e
     return put_text(w, name, value, item, e);
 }
 
-int request_put_command(struct json_writer *w, const struct request_command *command,
-                        const struct buffer *input, struct error *e)
+static int put_argv(struct json_writer *w, const struct request_command *command, struct error *e)
 {
     json_begin_array(w, "argv");
     for (size_t i = 0; i < command->argc; i++) {
@@ -121,6 +120,18 @@ int request_put_command(struct json_writer *w, const struct request_command *com
             return -1;
     }
     json_end_array(w);
+    return 0;
+}
+
+int request_put_command(struct json_writer *w, const struct request_command *command,
+                        const struct buffer *input, struct error *e)
+{
+    if (command->is_shell) {
+        if (put_text(w, "shell", command->argv[0], "the command", e) != 0)
+            return -1;
+    } else if (put_argv(w, command, e) != 0) {
+        return -1;
+    }
     if (command->env->count > 0) {
         json_begin_object(w, "env");
         for (size_t i = 0; i < command->env->count; i++) {
@@ -133,9 +144,11 @@ int request_put_command(struct json_writer *w, const struct request_command *com
         return -1;
     if (command->user != NULL && put_text(w, "user", command->user, "--user", e) != 0)
         return -1;
+    if (command->umask != NULL && put_text(w, "umask", command->umask, "--umask", e) != 0)
+        return -1;
     if (command->timeout_ms > 0)
         json_put_int(w, "timeout_ms", (int64_t)command->timeout_ms);
-    if (input->size > 0)
+    if (input != NULL && input->size > 0)
         json_put_bytes(w, "stdin", buffer_bytes(input), input->size);
     return w->failed ? request_too_large(e, "the command with its input") : 0;
 }

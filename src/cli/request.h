@@ -1,6 +1,7 @@
 /* The JSON bodies of POST .../exec and POST /v1/run, from what the command line says. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,9 +13,11 @@
 struct request_command {
     char *const *argv; /* the command and its arguments, `argc` of them */
     size_t argc;
+    bool is_shell;                    /* argv[0] is text for the shell */
     const struct argument_items *env; /* K=V each; names without = take our own value */
     const char *cwd;                  /* NULL: the template's */
     const char *user;                 /* NULL: root */
+    const char *umask;                /* NULL: the template's */
     uint64_t timeout_ms;              /* 0: none of its own */
 };
 
@@ -25,7 +28,8 @@ struct request_command {
 int request_read_stdin(struct buffer *ret_input, struct error *e)
     __attribute__((warn_unused_result));
 
-/* Puts the command's fields into an open object, and `input` as its stdin where it is not empty. */
+/* Puts the command's fields into an open object, and `input` as its stdin where it is neither NULL
+ * nor empty. */
 int request_put_command(struct json_writer *w, const struct request_command *command,
                         const struct buffer *input, struct error *e)
     __attribute__((warn_unused_result));

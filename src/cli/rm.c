@@ -4,18 +4,15 @@
 #include "cli/client.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/target.h"
 #include "cloche/limits.h"
-#include "http/target.h"
 
 static int remove_one(const char *socket_path, const char *id, struct error *e)
 {
     struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
-    int result;
+    int result = target_make(&target, id, NULL, "", e);
 
-    if (buffer_append_text(&target, "/v1/sandboxes/") != 0 ||
-        http_escape_append(&target, id) != 0 || buffer_append(&target, "", 1) != 0)
-        result = error_set(e, ERR_USAGE, "the sandbox's id is too long");
-    else
+    if (result == 0)
         result = client_call(socket_path, "DELETE", (const char *)buffer_bytes(&target), NULL, e);
     buffer_fini(&target);
     return result;

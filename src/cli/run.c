@@ -198,8 +198,11 @@ static int send_run(const struct run_arguments *a, const struct buffer *body,
         result = client_send(&c, &request, e);
         progress_end(&progress);
     }
-    if (result == 0)
-        result = playback_run(&c, collect->items, collect->count, e);
+    if (result == 0) {
+        const struct playback_options options = {.files = collect->items,
+                                                 .file_count = collect->count};
+        result = playback_run(&c, &options, e);
+    }
     client_close(&c);
     if (result < 0 && e->code == ERR_UNREACHABLE && interrupt_signal() == 0)
         own_daemon_print_log(&own);

@@ -84,6 +84,67 @@ class CliTest(DaemonTest):
         self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 0)
         self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 125)
 
+    def test_exec_passes_input_on_as_it_comes(self):
+        with self.client.create() as sandbox:
+            process = subprocess.Popen(
+                [BINARY, "exec", "--socket", self.daemon.socket, sandbox.id, "--", "sh", "-c",
+                 "while read -r line; do echo got $line; done; echo end"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for word in (b"one", b"two"):
+                process.stdin.write(word + b"\n")
+                process.stdin.flush()
+                self.assertEqual(process.stdout.readline(), b"got " + word + b"\n")
+            process.stdin.close()
+            self.assertEqual(process.stdout.read(), b"end\n")
+            self.assertEqual(process.wait(10), 0)
+            process.stdout.close()
+            done = self.daemon.cli("exec", sandbox.id, "--", "cat", input=BYTES)
+            self.assertEqual((done.returncode, done.stdout), (0, BYTES))
+            # A command that does not read its input is none the worse for it.
+            done = self.daemon.cli("exec", sandbox.id, "--", "echo", "x", input=BYTES)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"x\n", b""))
+
+    def test_background(self):
+        with self.client.create() as sandbox:
+            done = self.daemon.cli("exec", sandbox.id, "--background", "--stdin", "--", "sh", "-c",
+                                   "echo ready; cat; exit 3")
+            pid = done.stdout.decode().strip()
+            self.assertRegex(pid, r"^\d+$", done.stderr)
+            listed = self.daemon.cli("ps", sandbox.id).stdout
+            self.assertIn(b"running", listed)
+            self.assertIn(b"echo ready", listed)
+            self.assertEqual(self.daemon.cli("input", sandbox.id, pid, "--keep-open",
+                                             input=b"first\n").returncode, 0)
+            self.assertEqual(self.daemon.cli("input", sandbox.id, pid, input=b"last\n").returncode,
+                             0)
+            done = self.daemon.cli("logs", sandbox.id, pid, "--follow")
+            self.assertEqual((done.returncode, done.stdout), (0, b"ready\nfirst\nlast\n"))
+            self.assertEqual(self.daemon.cli("logs", sandbox.id, pid, "--from", "12").stdout,
+                             b"last\n")
+            self.assertEqual(self.daemon.cli("kill", sandbox.id, pid).returncode, 0)
+            self.assertEqual(self.daemon.cli("ps", sandbox.id, "--quiet").stdout, b"")
+            done = self.daemon.cli("logs", sandbox.id, pid)
+            self.assertEqual(done.returncode, 125)
+            self.assertIn(b"no process " + pid.encode(), done.stderr)
+
+    def test_kill_with_a_signal(self):
+        with self.client.create() as sandbox:
+            process = sandbox.start(["sleep", "1234"])
+            done = self.daemon.cli("kill", sandbox.id, str(process.pid), "--signal", "HUP")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(process.wait(60).signal, signal.SIGHUP)
+            done = self.daemon.cli("kill", sandbox.id, str(process.pid), "--signal", "NOPE")
+            self.assertEqual(done.returncode, 125)
+            self.assertIn(b"NOPE", done.stderr)
+
+    def test_session(self):
+        with self.client.create() as sandbox:
+            self.assertEqual(self.daemon.cli("exec", sandbox.id, "--session", "a", "--",
+                                             "cd /tmp; X=1").returncode, 0)
+            done = self.daemon.cli("exec", sandbox.id, "--session", "a", "--",
+                                   "pwd; echo $X; (exit 4)")
+            self.assertEqual((done.returncode, done.stdout), (4, b"/tmp\n1\n"))
+
     def test_interrupt_kills_the_command(self):
         with self.client.create() as sandbox:
             process = subprocess.Popen(
