@@ -39,10 +39,13 @@ static void correct_size(struct service *v, size_t offset, uint64_t size)
     wire_put_u64(&w, size);
 }
 
-static ssize_t read_some(int fd, uint8_t *to, size_t size)
+/* Files without a size may not be ones to seek in. */
+static ssize_t read_some(struct service *v, struct file_read *f, uint64_t offset, uint8_t *to,
+                         size_t size)
 {
     for (;;) {
-        ssize_t n = read(fd, to, size);
+        ssize_t n = f->has_size ? direct_read_at(&f->direct, &v->stagings, f->fd, to, size, offset)
+                                : read(f->fd, to, size);
 
         if (n >= 0 || errno != EINTR)
             return n;
@@ -74,7 +77,7 @@ static void send_first(struct service *v, struct stream *s, const struct stat *s
         size_t want = CHANNEL_PAYLOAD_MAX - used;
         if (f->has_size && f->size - used < want)
             want = (size_t)(f->size - used);
-        ssize_t n = read_some(f->fd, to + used, want);
+        ssize_t n = read_some(v, f, used, to + used, want);
         if (n < 0) {
             stream_fail(v, s, errno, "reading the file: %s", strerror(errno));
             return;
@@ -115,6 +118,7 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
     }
     f->has_size = st.st_size > 0;
     f->size = (uint64_t)st.st_size;
+    direct_read_begin(&f->direct, &v->stagings, f->fd, f->size);
     send_first(v, s, &st);
     return 0;
 }
@@ -129,7 +133,7 @@ static bool handle_pump(struct service *v, struct stream *s)
     size = stream_send_room(s, CHANNEL_LANE_IN, size);
     if (size == 0 || !port_has_room(&v->port))
         return false;
-    ssize_t n = read_some(f->fd, port_data_begin(&v->port, size), size);
+    ssize_t n = read_some(v, f, f->sent, port_data_begin(&v->port, size), size);
     if (n < 0) {
         stream_fail(v, s, errno, "reading the file: %s", strerror(errno));
         return false;
@@ -157,7 +161,7 @@ static void handle_reset(struct service *v, struct stream *s)
 
 static void handle_fini(struct service *v, struct stream *s)
 {
-    (void)v;
+    direct_read_end(&s->read.direct, &v->stagings);
     fd_close(&s->read.fd);
 }
 

@@ -77,8 +77,53 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
     }
     if (f->mode == 0)
         f->mode = error == 0 ? st.st_mode & MODE_MASK : MODE_DEFAULT;
-    if (make_temp(s) < 0)
+    if (make_temp(s) < 0) {
         stream_fail(v, s, errno, "%s: %s", path, strerror(errno));
+        return 0;
+    }
+    f->staging = staging_take(&v->stagings);
+    return 0;
+}
+
+/* A piece that is not the last goes past the page cache, and so do the whole pages of the last one
+ * of a large file. Small content is cached: it is likely to be read soon. */
+static int write_staged(struct file_write *f, bool is_last)
+{
+    size_t done = 0;
+
+    if (!is_last && !f->is_direct)
+        f->is_direct = staging_set_direct(f->fd, true) == 0;
+    if (f->is_direct) {
+        size_t pages = f->staged - f->staged % STAGING_ALIGN;
+
+        if (fd_write_full(f->fd, f->staging, pages) == 0)
+            done = pages;
+        else if (errno != EINVAL) /* which says that it cannot be done here this way */
+            return -1;
+    }
+    size_t rest = f->staged - done;
+    f->staged = 0;
+    if (rest == 0)
+        return 0;
+    if (f->is_direct && staging_set_direct(f->fd, false) < 0)
+        return -1;
+    f->is_direct = false;
+    return fd_write_full(f->fd, f->staging + done, rest);
+}
+
+static int stage(struct file_write *f, const uint8_t *bytes, size_t size)
+{
+    while (size > 0) {
+        size_t room = STAGING_BYTES - f->staged;
+        size_t part = size < room ? size : room;
+
+        memcpy(f->staging + f->staged, bytes, part);
+        f->staged += part;
+        bytes += part;
+        size -= part;
+        if (f->staged == STAGING_BYTES && write_staged(f, false) < 0)
+            return -1;
+    }
     return 0;
 }
 
@@ -86,7 +131,8 @@ static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes
 {
     struct file_write *f = &s->write;
 
-    if (fd_write_full(f->fd, bytes, size) < 0) {
+    int result = f->staging != NULL ? stage(f, bytes, size) : fd_write_full(f->fd, bytes, size);
+    if (result < 0) {
         stream_fail(v, s, errno, "writing %s: %s", f->name, strerror(errno));
         return 0;
     }
@@ -100,8 +146,12 @@ static int handle_eof(struct service *v, struct stream *s)
     struct file_write *f = &s->write;
     uint8_t bytes[8];
     struct wire_writer w;
-    int result = close(fd_take(&f->fd));
 
+    if (f->staged > 0 && write_staged(f, true) < 0) {
+        stream_fail(v, s, errno, "writing %s: %s", f->name, strerror(errno));
+        return 0;
+    }
+    int result = close(fd_take(&f->fd));
     if (result == 0)
         result = renameat(f->dir_fd, f->temp_name, f->dir_fd, f->name);
     if (result < 0) {
@@ -124,7 +174,7 @@ static void handle_fini(struct service *v, struct stream *s)
 {
     struct file_write *f = &s->write;
 
-    (void)v;
+    staging_give(&v->stagings, f->staging);
     remove_temp(f);
     fd_close(&f->fd);
     fd_close(&f->dir_fd);

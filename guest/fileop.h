@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "direct_read.h"
+
 struct stream_op;
 
 #define FILE_NAME_BYTES 256u /* NAME_MAX and the NUL */
@@ -14,13 +16,17 @@ struct file_read {
     bool has_size; /* send `size` bytes; otherwise as much as comes */
     uint64_t size;
     uint64_t sent;
+    struct direct_read direct;
 };
 
 /* The content goes into a temporary file beside the target; the rename at EOF shows it whole. */
 struct file_write {
     int dir_fd;
     int fd;
-    uint64_t written;
+    uint64_t written; /* what came */
+    uint8_t *staging; /* NULL: none was free */
+    size_t staged;    /* of it that is not in the file yet */
+    bool is_direct;   /* O_DIRECT is on */
     mode_t mode;
     bool keep_owner; /* of the file that is replaced */
     uid_t uid;

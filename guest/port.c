@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,8 +19,11 @@
     (OUT_BYTES_SOFT + CHANNEL_PAYLOAD_MAX + CHANNEL_HEADER_BYTES +                                 \
      (CHANNEL_STREAMS_MAX + 1) * OUT_BYTES_PER_STREAM)
 #define WARM_BYTES (16 * KIB)
-/* The console driver returns at most one buffer of this size at a time. */
-#define PORT_READ_UNIT 4096u
+/* The console driver returns at most one buffer of this size at a time. Asked for several in one
+ * system call it goes on until one is not full: where the kernel is interpreted, entering it costs
+ * a fifth of copying a buffer. */
+#define PORT_READ_UNIT  4096u
+#define PORT_READ_UNITS (IN_BYTES_MAX / PORT_READ_UNIT + 1)
 
 static int buffer_prepare(struct buffer *b, size_t size_max)
 {
@@ -48,6 +52,20 @@ void port_fini(struct port *p)
     buffer_fini(&p->out);
 }
 
+static ssize_t read_units(int fd, uint8_t *to, size_t size)
+{
+    struct iovec units[PORT_READ_UNITS];
+    int count = 0;
+
+    for (size_t used = 0; used < size; used += PORT_READ_UNIT, count++) {
+        size_t left = size - used;
+
+        units[count] = (struct iovec){.iov_base = to + used,
+                                      .iov_len = left < PORT_READ_UNIT ? left : PORT_READ_UNIT};
+    }
+    return readv(fd, units, count);
+}
+
 int port_fill(struct port *p, struct error *e)
 {
     for (;;) {
@@ -56,7 +74,7 @@ int port_fill(struct port *p, struct error *e)
             return 0;
         uint8_t *to = buffer_reserve(&p->in, room);
         assert(to != NULL);
-        ssize_t n = read(p->fd, to, room);
+        ssize_t n = read_units(p->fd, to, room);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)

@@ -40,7 +40,7 @@ int service_init(struct service *v, int port_fd, const char *cgroup_path, struct
     (void)sigemptyset(&child);
     (void)sigaddset(&child, SIGCHLD);
 
-    if (port_init(&v->port, port_fd, e) < 0)
+    if (port_init(&v->port, port_fd, e) < 0 || stagings_init(&v->stagings, e) < 0)
         return -1;
     v->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     v->signal_fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -60,6 +60,7 @@ void service_fini(struct service *v)
 {
     streams_fini(v);
     execgroups_fini(&v->groups);
+    stagings_fini(&v->stagings);
     port_fini(&v->port);
     fd_close(&v->epoll_fd);
     fd_close(&v->signal_fd);

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "execgroup.h"
 #include "port.h"
+#include "staging.h"
 #include "stream.h"
 
 /* What an epoll event belongs to, in its data.u64 beside the stream's number. */
@@ -27,6 +28,7 @@ struct service {
     struct port port;
     struct streams streams;
     struct execgroups groups;
+    struct stagings stagings;
     int epoll_fd;
     int signal_fd;
     int null_fd; /* /dev/null, for reading and writing */

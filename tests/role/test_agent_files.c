@@ -97,11 +97,10 @@ static void read_file(struct peer *p, const char *path, struct peer_result *r)
 }
 
 /* Writes within the credit, and returns the END. */
-static void write_file(struct peer *p, const char *path, uint32_t mode, const uint8_t *data,
-                       size_t size, struct peer_result *r)
+static void write_content(struct peer *p, uint32_t id, const uint8_t *data, size_t size,
+                          struct peer_result *r)
 {
     static struct peer_frame f;
-    uint32_t id = peer_open_file(p, CHANNEL_OP_WRITE, mode, path);
     uint64_t credit = CHANNEL_WINDOW_BYTES;
     bool ended = false, eof = false;
     size_t sent = 0;
@@ -129,6 +128,12 @@ static void write_file(struct peer *p, const char *path, uint32_t mode, const ui
     }
 }
 
+static void write_file(struct peer *p, const char *path, uint32_t mode, const uint8_t *data,
+                       size_t size, struct peer_result *r)
+{
+    write_content(p, peer_open_file(p, CHANNEL_OP_WRITE, mode, path), data, size, r);
+}
+
 static void fill(uint8_t *bytes, size_t size)
 {
     uint64_t x = 88172645463325252u;
@@ -144,7 +149,17 @@ static void fill(uint8_t *bytes, size_t size)
 static void test_round_trip(void **state)
 {
     static uint8_t bytes[8u << 20];
-    static const size_t sizes[] = {0, 1, 65535, 65536, 65537, 262144, 8u << 20};
+    static const size_t sizes[] = {0,
+                                   1,
+                                   65535,
+                                   65536,
+                                   65537,
+                                   262144,
+                                   STAGING_BYTES - 1,
+                                   STAGING_BYTES,
+                                   STAGING_BYTES + 1,
+                                   3 * STAGING_BYTES + STAGING_ALIGN + 1,
+                                   8u << 20};
     struct fixture *f = *state;
     struct peer_result r;
 
@@ -294,10 +309,10 @@ static void test_kernel_files(void **state)
 }
 
 /* Reads until the credit is used up, so that the file can be changed meanwhile. */
-static uint32_t read_first_window(struct fixture *f, struct peer_result *r)
+static uint32_t read_first_window(struct fixture *f, const char *name, struct peer_result *r)
 {
     static struct peer_frame frame;
-    uint32_t id = peer_open_file(&f->peer, CHANNEL_OP_READ, 0, in_dir(f, "big"));
+    uint32_t id = peer_open_file(&f->peer, CHANNEL_OP_READ, 0, in_dir(f, name));
 
     peer_result_init(r);
     while (r->lanes[CHANNEL_LANE_IN].size < CHANNEL_WINDOW_BYTES) {
@@ -316,7 +331,7 @@ static void test_file_changes_while_read(void **state)
 
     fill(bytes, sizeof(bytes));
     put_file(in_dir(f, "big"), bytes, sizeof(bytes), 0644);
-    uint32_t id = read_first_window(f, &r);
+    uint32_t id = read_first_window(f, "big", &r);
     assert_int_equal(truncate(in_dir(f, "big"), 300000), 0);
     peer_send_u32(&f->peer, id, CHANNEL_CREDIT, 0, 2u << 20);
     peer_finish(&f->peer, id, &r);
@@ -324,7 +339,7 @@ static void test_file_changes_while_read(void **state)
     peer_result_fini(&r);
 
     put_file(in_dir(f, "big"), bytes, sizeof(bytes), 0644);
-    id = read_first_window(f, &r);
+    id = read_first_window(f, "big", &r);
     int fd = open(in_dir(f, "big"), O_WRONLY | O_APPEND);
     assert_int_equal(fd_write_full(fd, bytes, 5000), 0);
     (void)close(fd);
@@ -334,6 +349,45 @@ static void test_file_changes_while_read(void **state)
     assert_int_equal(r.bytes, sizeof(bytes));
     assert_memory_equal(buffer_bytes(&r.lanes[CHANNEL_LANE_IN]), bytes, sizeof(bytes));
     peer_result_fini(&r);
+}
+
+/* Some get no staging memory, of some a part is in the page cache: each comes whole all the same.
+ */
+static void test_large_files_at_once(void **state)
+{
+    enum { FILES = STAGING_COUNT + 1 };
+    static uint8_t bytes[4 * STAGING_BYTES + 777], some[3 * STAGING_ALIGN];
+    static const char *const names[FILES] = {"one", "two", "three"};
+    struct fixture *f = *state;
+    struct peer_result r[FILES];
+    uint32_t ids[FILES];
+
+    fill(bytes, sizeof(bytes));
+    for (int i = 0; i < FILES; i++)
+        ids[i] = peer_open_file(&f->peer, CHANNEL_OP_WRITE, 0, in_dir(f, names[i]));
+    for (int i = FILES; i-- > 0;) {
+        write_content(&f->peer, ids[i], bytes, sizeof(bytes), &r[i]);
+        assert_int_equal(r[i].bytes, sizeof(bytes));
+        peer_result_fini(&r[i]);
+    }
+    for (int i = 0; i < FILES; i++) {
+        FD_AUTO int fd = open(in_dir(f, names[i]), O_RDONLY);
+
+        assert_int_equal(fsync(fd), 0);
+        assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+        assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+        assert_int_equal(fd_pread_full(fd, some, sizeof(some), STAGING_BYTES), sizeof(some));
+        ids[i] = read_first_window(f, names[i], &r[i]);
+    }
+    for (int i = FILES; i-- > 0;) {
+        peer_send_u32(&f->peer, ids[i], CHANNEL_CREDIT, 0, CHANNEL_WINDOW_BYTES);
+        peer_finish(&f->peer, ids[i], &r[i]);
+        assert_int_equal(r[i].status, 0);
+        assert_int_equal(r[i].lanes[CHANNEL_LANE_IN].size, sizeof(bytes));
+        assert_memory_equal(buffer_bytes(&r[i].lanes[CHANNEL_LANE_IN]), bytes, sizeof(bytes));
+        peer_result_fini(&r[i]);
+        expect_file(in_dir(f, names[i]), bytes, sizeof(bytes));
+    }
 }
 
 /* Until EOF, and after RESET, the old file is as it was and nothing else is there. */
@@ -388,10 +442,15 @@ static void test_disk_full(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FILE_TEST(test_round_trip),     FILE_TEST(test_modes_and_owner),
-        FILE_TEST(test_links),          FILE_TEST(test_what_is_no_file),
-        FILE_TEST(test_kernel_files),   FILE_TEST(test_file_changes_while_read),
-        FILE_TEST(test_write_given_up), FILE_TEST(test_disk_full),
+        FILE_TEST(test_round_trip),
+        FILE_TEST(test_modes_and_owner),
+        FILE_TEST(test_links),
+        FILE_TEST(test_what_is_no_file),
+        FILE_TEST(test_kernel_files),
+        FILE_TEST(test_file_changes_while_read),
+        FILE_TEST(test_large_files_at_once),
+        FILE_TEST(test_write_given_up),
+        FILE_TEST(test_disk_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
