@@ -121,6 +121,7 @@ test-svm: deps-svm
 bench: deps-run
 	+$(Q)$(SUBMAKE) programs
 	$(Q)bench/restore
+	$(Q)bench/exec
 
 format:
 	$(Q)clang-format -i $(ALL_C)

@@ -85,6 +85,9 @@ int agent_stream_open(struct agent_link *link, enum channel_op op, bool sends,
                       struct agent_stream **ret_stream, struct error *e)
     __attribute__((warn_unused_result));
 
+/* When (clock_mono_ns) the last of its request was ready for the socket; 0: not yet. */
+uint64_t agent_stream_opened_ns(const struct agent_stream *s);
+
 /* Queues bytes for lane 0; returns how many were taken. Where that is less than `size`, on_writable
  * follows. After agent_stream_eof() nothing may be sent; after a reset everything is taken and
  * dropped. */

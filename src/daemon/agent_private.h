@@ -50,6 +50,7 @@ struct agent_stream {
     bool sends;      /* lane 0 is ours to fill */
     bool opened;     /* all of the request is in the wire buffer */
     bool open_begun; /* some of it is */
+    uint64_t opened_ns;
     bool eof_wanted; /* nothing follows what is in `queue` */
     bool eof_sent;
     bool reset_sent;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/frame.h"
 #include "base/wire.h"
 #include "daemon/agent_private.h"
@@ -110,6 +111,7 @@ static void put_open(struct agent_stream *s)
     buffer_fini(&s->request);
     TAILQ_REMOVE(&s->link->opening, s, opening);
     s->opened = true;
+    s->opened_ns = clock_mono_ns();
     if (!TAILQ_EMPTY(&s->link->opening))
         agent_stream_wake(TAILQ_FIRST(&s->link->opening));
 }
@@ -254,6 +256,11 @@ void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t
     assert(size <= s->lanes[lane].received - s->lanes[lane].consumed);
     s->lanes[lane].consumed += size;
     agent_stream_wake(s);
+}
+
+uint64_t agent_stream_opened_ns(const struct agent_stream *s)
+{
+    return s->opened_ns;
 }
 
 void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "daemon/agent_message.h"
 
 struct exec {
@@ -125,11 +126,22 @@ static void set_cut(const struct exec *x, struct exec_result *result)
     result->signal = x->cut == EXEC_SIGNALED ? SIGKILL : 0;
 }
 
+/* What is before and after it is our own (bench/exec). */
+static void log_guest_part(const struct exec *x)
+{
+    uint64_t from_ns = agent_stream_opened_ns(x->stream) - x->arrived_ns;
+
+    log_debug("exec of \"%s\": with the guest from %.3f to %.3f ms after the request", x->command,
+              (double)from_ns / 1e6, (double)(clock_mono_ns() - x->arrived_ns) / 1e6);
+}
+
 static void on_stream_end(void *arg, enum agent_outcome outcome, const struct agent_end *end)
 {
     struct exec *x = arg;
     struct exec_result result = {0};
 
+    if (outcome == AGENT_ENDED)
+        log_guest_part(x);
     if (outcome == AGENT_ENDED && end->status == 0) {
         result.has_guest_usage = true;
         result.user_us = end->user_us;
