@@ -80,7 +80,7 @@ class Result:
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
-        super().__init__("cloche", timeout=timeout)
+        super().__init__("cloche", timeout=timeout, blocksize=PIECE_BYTES)
         self._path = path
 
     def connect(self):
