@@ -59,6 +59,7 @@
 #define HTTP_REPLY_QUEUE_MAX   (1 * MIB)   /* bytes of a streamed reply not yet taken */
 #define HTTP_REPLY_QUEUE_LOW   (64 * KIB)  /* below it the handler is asked for more */
 #define HTTP_BODIES_BYTES_MAX  (256 * MIB) /* bodies read whole, of all connections together */
+#define HTTP_REPLIES_BYTES_MAX (768 * MIB) /* what is gathered for replies, of all together */
 #define JSON_DEPTH_MAX         16u
 #define JSON_NODES_MAX         65536u
 #define JSON_NUMBER_BYTES_MAX  40u

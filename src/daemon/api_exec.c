@@ -114,6 +114,8 @@ static void on_command_end(void *context, const struct exec_result *result)
     if (out.size == 0) {
         (void)error_set(&e, ERR_INTERNAL, "out of memory for the reply");
         exchange_reply_error(x, &e);
+    } else if (!exchange_started(x) && exchange_hold(x, out.size, &e) != 0) {
+        exchange_reply_error(x, &e);
     } else if (!exchange_started(x)) {
         exchange_reply_buffer(x, 200, "application/json", &out);
     } else if (exchange_write(x, buffer_bytes(&out), out.size) != 0) {

@@ -31,6 +31,14 @@
 #define QUEUE_HIGH      (256 * KIB) /* of a streamed reply */
 #define REPLY_BYTES_MAX (EXEC_REPLY_BYTES_MAX + 2 * RUN_COLLECT_BYTES_MAX)
 
+/* A collected byte is held as it is and once more in the reply, as base64. */
+#define COLLECTED_HELD(bytes) ((bytes) + ((bytes) + 2) / 3 * 4)
+
+_Static_assert(EXEC_OUTPUT_BYTES_MAX + EXEC_REPLY_BYTES_MAX +
+                       COLLECTED_HELD(RUN_COLLECT_BYTES_MAX) <=
+                   HTTP_REPLIES_BYTES_MAX,
+               "the largest reply is possible where it is the only one");
+
 enum run_state { RUN_CREATING, RUN_PUTTING, RUN_RUNNING, RUN_COLLECTING, RUN_REPLYING };
 
 struct run_call {
@@ -190,18 +198,24 @@ static void put_file(struct run_call *call, const struct error *why)
 
 static void collect_next(struct run_call *call);
 
+/* Gives up the file that is under way, and goes on with the next. */
+static void refuse_file(struct run_call *call, const struct error *why)
+{
+    guest_file_abandon(call->file);
+    call->file = NULL;
+    put_file(call, why);
+    call->collect_item = call->collect_item->next;
+    collect_next(call);
+}
+
 static void refuse_large(struct run_call *call)
 {
     struct error e = ERROR_INIT;
 
-    guest_file_abandon(call->file);
-    call->file = NULL;
     (void)error_set(&e, ERR_TOO_LARGE, "collect: the files are larger than %u MiB together",
                     (unsigned)(RUN_COLLECT_BYTES_MAX / MIB));
     (void)error_remedy(&e, "Create a sandbox and fetch the file with GET .../files.");
-    put_file(call, &e);
-    call->collect_item = call->collect_item->next;
-    collect_next(call);
+    refuse_file(call, &e);
 }
 
 static void on_collect_info(void *arg, const struct agent_info *info)
@@ -215,8 +229,11 @@ static void on_collect_info(void *arg, const struct agent_info *info)
 static void on_collect_data(void *arg, const uint8_t *data, size_t size)
 {
     struct run_call *call = arg;
+    struct error e = ERROR_INIT;
 
-    if (buffer_append(&call->content, data, size) != 0)
+    if (exchange_hold(call->exchange, COLLECTED_HELD(size), &e) != 0)
+        refuse_file(call, &e);
+    else if (buffer_append(&call->content, data, size) != 0)
         refuse_large(call);
     else
         guest_file_consume(call->file, size);
@@ -260,6 +277,7 @@ static void collect_next(struct run_call *call)
 static void on_command_end(void *context, const struct exec_result *result)
 {
     struct run_call *call = context;
+    struct error e = ERROR_INIT;
 
     if (result->end == EXEC_FAILED) {
         if (!exchange_started(call->exchange)) {
@@ -280,6 +298,10 @@ static void on_command_end(void *context, const struct exec_result *result)
         exec_reply_put_output(call->reply, &call->writer);
     exec_reply_free(call->reply);
     call->reply = NULL;
+    if (!call->is_streamed && exchange_hold(call->exchange, call->end.size, &e) != 0) {
+        reply_error(call, &e);
+        return;
+    }
     if (!call->is_streamed)
         json_begin_array(&call->writer, "files");
     call->state = RUN_COLLECTING;

@@ -109,6 +109,14 @@ void exchange_resume(struct exchange *x);
 void exchange_set_header(struct exchange *x, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/*
+ * Says that the handler has `bytes` more in memory for its reply, which count until the exchange
+ * closes. 0, or -1 with ERR_NO_CAPACITY where all exchanges together would have more than
+ * HTTP_REPLIES_BYTES_MAX: the handler then drops them, and says so instead of replying.
+ */
+int exchange_hold(struct exchange *x, uint64_t bytes, struct error *e)
+    __attribute__((warn_unused_result));
+
 /* A whole reply. `data` is copied. */
 void exchange_reply(struct exchange *x, int status, const char *content_type, const void *data,
                     size_t size);

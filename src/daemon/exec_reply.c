@@ -18,8 +18,9 @@ struct exec_reply {
     struct process_follower follower;
     struct buffer output[EXEC_OUTPUT_COUNT]; /* gathered */
     struct buffer line;
-    bool has_failed; /* out of memory, or the exchange refused */
-    bool is_told;    /* on_end was called */
+    bool has_failed;      /* out of memory, or the exchange refused */
+    struct error failure; /* told then: of memory, where nothing else is known */
+    bool is_told;         /* on_end was called */
 };
 
 static void write_line(struct exec_reply *c)
@@ -72,7 +73,8 @@ static void gather(struct exec_reply *c)
     if (process_missed(&c->follower) > 0)
         c->has_failed = true;
     while (!c->has_failed && (size = process_peek(&c->follower, data, sizeof(data), &which)) > 0) {
-        if (buffer_append(&c->output[which], data, size) != 0)
+        if (exchange_hold(c->spec.exchange, size, &c->failure) != 0 ||
+            buffer_append(&c->output[which], data, size) != 0)
             c->has_failed = true;
         process_take(&c->follower, size);
     }
@@ -86,9 +88,7 @@ static void tell(struct exec_reply *c, const struct exec_result *result)
 
     c->is_told = true;
     if (c->has_failed) {
-        copy = (struct exec_result){.end = EXEC_FAILED};
-        (void)error_set(&copy.error, ERR_INTERNAL, "the command's output could not be kept");
-        (void)error_remedy(&copy.error, "Try again with a smaller max_output_bytes.");
+        copy = (struct exec_result){.end = EXEC_FAILED, .error = c->failure};
         /* With its output lost there is no point in letting it go on. */
         if (c->spec.is_owner)
             process_kill_tree(p);
@@ -138,6 +138,8 @@ int exec_reply_start(const struct exec_reply_spec *spec, struct process *p,
         return error_set(e, ERR_INTERNAL, "out of memory for a reply");
     }
     c->spec = *spec;
+    (void)error_set(&c->failure, ERR_INTERNAL, "the command's output could not be kept");
+    (void)error_remedy(&c->failure, "Try again with a smaller max_output_bytes.");
     c->follower.on_news = on_news;
     c->follower.owner = c;
     for (unsigned i = 0; i < EXEC_OUTPUT_COUNT; i++)

@@ -19,7 +19,8 @@ struct server {
     void (*on_stopped)(void *context);
     struct connection_list connections;
     size_t connection_count;
-    uint64_t bodies_bytes; /* held in bodies that are read whole */
+    uint64_t bodies_bytes;   /* held in bodies that are read whole */
+    uint64_t gathered_bytes; /* held for replies, as exchange_hold() was told */
 };
 
 /* A connection has been closed and freed. */

@@ -1,4 +1,4 @@
-"""Large files, large output and many commands at once: all of it arrives, and nothing is hoarded."""
+"""Large files, large output, many commands at once: all of it arrives, and nothing is hoarded."""
 import hashlib
 import json
 import random

@@ -1,5 +1,6 @@
 /* POST .../exec: requests judged, replies buffered and streamed, slow and vanishing clients. */
 #include "api_fixture.h"
+#include "daemon/server_private.h"
 
 #define EXEC   "/v1/sandboxes/sb_1/exec"
 #define NDJSON "application/x-ndjson"
@@ -191,6 +192,40 @@ static void test_limits_and_losses(void **state)
     cJSON_Delete(tree);
 }
 
+/* What all replies together may hold is nearly used up by others. */
+static void test_gathered_in_sum(void **state)
+{
+    static const struct {
+        const char *accept;
+        uint64_t left;
+        int status;
+    } cases[] = {
+        {NULL, 5, 503},     /* fewer than the output */
+        {NULL, 20, 503},    /* room for that, and not for the reply made of it */
+        {NDJSON, 0, 200},   /* nothing is gathered */
+        {NULL, 10000, 200}, /* all of an earlier reply's share was given back */
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const uint64_t others = HTTP_REPLIES_BYTES_MAX - cases[i].left;
+
+        f->server->gathered_bytes = others;
+        request_json(f, EXEC, cases[i].accept, "{\"shell\":\"x\"}");
+        uint32_t s = take_open(f);
+        fake_exec_info(&f->agent, s, 1);
+        fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "123456", 6);
+        if (cases[i].left == 5)
+            assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
+        fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
+        turn(f);
+        if (cases[i].status == 503)
+            expect_error(f, 503, "no_capacity", "the replies under way");
+        assert_int_equal(reply_status(f), cases[i].status);
+        assert_int_equal(f->server->gathered_bytes, others);
+    }
+}
+
 static void test_hostile_guest_ends_the_exec(void **state)
 {
     struct fixture *f = *state;
@@ -365,6 +400,7 @@ int main(void)
         API_TEST(test_bad_requests),
         API_TEST(test_command_not_started),
         API_TEST(test_limits_and_losses),
+        API_TEST(test_gathered_in_sum),
         API_TEST(test_hostile_guest_ends_the_exec),
         API_TEST(test_streamed),
         API_TEST(test_streamed_loss_and_failure),

@@ -1,5 +1,6 @@
 /* POST /v1/run: files in, a command, files out; and the sandbox is gone whatever happens. */
 #include "api_fixture.h"
+#include "daemon/server_private.h"
 
 #define NDJSON "application/x-ndjson"
 
@@ -157,6 +158,40 @@ static void test_streamed_large_file(void **state)
     expect_destroyed(f);
 }
 
+/* Of all that is held for replies little is left: the file is refused, the rest told. */
+static void test_file_that_cannot_be_held(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t others = HTTP_REPLIES_BYTES_MAX - 1000;
+    static char content[500];
+
+    f->server->gathered_bytes = others;
+    request_json(f, "/v1/run", NULL, "{\"shell\":\"x\",\"collect\":[\"/a\",\"/b\"]}");
+    uint32_t s = take_open(f);
+    fake_exec_info(&f->agent, s, 9);
+    fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
+    answer_read(f, content, sizeof(content));
+    assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
+    answer_read(f, "b", 1);
+    cJSON *tree = reply_json(f, 200);
+    const cJSON *files = cJSON_GetObjectItem(tree, "files");
+    const cJSON *error = cJSON_GetObjectItem(cJSON_GetArrayItem(files, 0), "error");
+    assert_string_equal(json_text(error, "code"), "no_capacity");
+    assert_string_equal(json_text(cJSON_GetArrayItem(files, 1), "content_base64"), "Yg==");
+    cJSON_Delete(tree);
+    expect_destroyed(f);
+    assert_int_equal(f->server->gathered_bytes, others);
+
+    /* Not even for the command's result. */
+    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX - 20;
+    request_json(f, "/v1/run", NULL, "{\"shell\":\"x\"}");
+    s = take_open(f);
+    fake_exec_info(&f->agent, s, 9);
+    fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
+    expect_error(f, 503, "no_capacity", "the replies under way");
+    f->server->gathered_bytes = 0;
+}
+
 static void test_failures_destroy_the_sandbox(void **state)
 {
     struct fixture *f = *state;
@@ -288,6 +323,7 @@ int main(void)
         API_TEST(test_whole_run),
         API_TEST(test_streamed_run),
         API_TEST(test_streamed_large_file),
+        API_TEST(test_file_that_cannot_be_held),
         API_TEST(test_failures_destroy_the_sandbox),
         API_TEST(test_file_that_does_not_fit),
         API_TEST(test_lost_sandbox),
