@@ -17,14 +17,20 @@ COMMANDS = 64
 LINES = 2_240_000  # of `seq`: a little more than 16 MiB
 
 
-def resident(pid):
-    """Bytes of a process that are in memory, those of a guest not counted: what a guest has touched
-    of its memory is in its monitor's mapping of the memfd "cloche-mem", whether the page is still
-    the template's or a copy of the guest's own, so that mapping as a whole is left out."""
-    total, counts = 0, True
-    for line in read_text(f"/proc/{pid}/smaps").splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            counts = "/memfd:cloche-mem" not in line
+def resident(pid, guest_bytes=0):
+    """Bytes of a process that are in memory, those of a guest not counted: the `guest_bytes` from
+    where the start of the memfd "cloche-mem" is, or would be, mapped. What the snapshot holds is
+    mapped from that, and anonymous memory fills the gaps."""
+    total, guest, counts = 0, None, True
+    text = read_text(f"/proc/{pid}/smaps")
+    for match in re.finditer(r"^([0-9a-f]+)-\S+ \S+ ([0-9a-f]+) .*/memfd:cloche-mem", text, re.M):
+        guest = int(match[1], 16) - int(match[2], 16)
+        break
+    for line in text.splitlines():
+        header = re.match(r"([0-9a-f]+)-[0-9a-f]+ ", line)
+        if header:
+            start = int(header[1], 16)
+            counts = guest is None or not guest <= start < guest + guest_bytes
         elif counts and line.startswith("Rss:"):
             total += int(line.split()[1]) * 1024
     return total
@@ -35,12 +41,13 @@ class Memory:
 
     def __init__(self, daemon, box):
         self.pids = {"daemon": daemon.process.pid, "monitor": daemon.monitor_of(box)}
-        self.before = {who: resident(pid) for who, pid in self.pids.items()}
+        self.guest_bytes = box.described["mem_mib"] * MIB
+        self.before = {who: resident(pid, self.guest_bytes) for who, pid in self.pids.items()}
         self.growth = dict.fromkeys(self.pids, 0)
 
     def look(self):
         for who, pid in self.pids.items():
-            now = resident(pid)
+            now = resident(pid, self.guest_bytes)
             assert now > 0, f"the {who} is gone"
             self.growth[who] = max(self.growth[who], now - self.before[who])
 

@@ -193,7 +193,7 @@ static int play(const char *reply, char *ret_output, size_t size, struct error *
     int result = client_send(&c, &get, e);
     if (result == 0) {
         assert_true(dup2(pipe_fds[1], STDOUT_FILENO) >= 0);
-        result = playback_run(&c, NULL, 0, e);
+        result = playback_run(&c, &(struct playback_options){0}, e);
         assert_true(dup2(saved, STDOUT_FILENO) >= 0);
     }
     client_close(&c);
