@@ -9,14 +9,14 @@
 #include "file_path.h"
 #include "service.h"
 
-#define INFO_BYTES 20u
+#define INFO_BYTES 28u
 
 /*
- * INFO tells the size before the content is sent, and the content has that many bytes: a file that
- * grows meanwhile is cut there, one that shrinks ends with an error. The size that the kernel tells
- * of its own files (/proc, /sys) is wrong, so the first read happens before INFO goes out, and
- * where it meets the end of the file it knows better. Larger files of size 0 are sent up to their
- * end.
+ * INFO tells the size before the content is sent, and the content has the bytes that were asked for
+ * of that many: a file that grows meanwhile is cut there, one that shrinks ends with an error. The
+ * size that the kernel tells of its own files (/proc, /sys) is wrong, so the first read happens
+ * before INFO goes out, and where it meets the end of the file it knows better. Larger files of
+ * size 0 are sent up to their end.
  */
 static void put_info(struct service *v, const struct stream *s, const struct stat *st)
 {
@@ -27,6 +27,7 @@ static void put_info(struct service *v, const struct stream *s, const struct sta
     wire_put_u64(&w, s->read.size);
     wire_put_u32(&w, (uint32_t)(st->st_mode & 07777));
     wire_put_u64(&w, (uint64_t)st->st_mtim.tv_sec * NS_PER_S + (uint64_t)st->st_mtim.tv_nsec);
+    wire_put_u64(&w, s->read.offset);
     port_put(&v->port, s->id, CHANNEL_INFO, CHANNEL_LANE_IN, bytes, sizeof(bytes));
 }
 
@@ -40,11 +41,12 @@ static void correct_size(struct service *v, size_t offset, uint64_t size)
 }
 
 /* Files without a size may not be ones to seek in. */
-static ssize_t read_some(struct service *v, struct file_read *f, uint64_t offset, uint8_t *to,
+static ssize_t read_some(struct service *v, struct file_read *f, uint64_t sent, uint8_t *to,
                          size_t size)
 {
     for (;;) {
-        ssize_t n = f->has_size ? direct_read_at(&f->direct, &v->stagings, f->fd, to, size, offset)
+        ssize_t n = f->has_size ? direct_read_at(&f->direct, &v->stagings, f->fd, to, size,
+                                                 f->offset + sent)
                                 : read(f->fd, to, size);
 
         if (n >= 0 || errno != EINTR)
@@ -73,10 +75,10 @@ static void send_first(struct service *v, struct stream *s, const struct stat *s
 
     put_info(v, s, st);
     uint8_t *to = port_data_begin(&v->port, CHANNEL_PAYLOAD_MAX);
-    while (used < CHANNEL_PAYLOAD_MAX && !at_end && !(f->has_size && used >= f->size)) {
+    while (used < CHANNEL_PAYLOAD_MAX && !at_end && !(f->has_size && used >= f->due)) {
         size_t want = CHANNEL_PAYLOAD_MAX - used;
-        if (f->has_size && f->size - used < want)
-            want = (size_t)(f->size - used);
+        if (f->has_size && f->due - used < want)
+            want = (size_t)(f->due - used);
         ssize_t n = read_some(v, f, used, to + used, want);
         if (n < 0) {
             stream_fail(v, s, errno, "reading the file: %s", strerror(errno));
@@ -91,14 +93,28 @@ static void send_first(struct service *v, struct stream *s, const struct stat *s
         f->sent = used;
     }
     if (at_end)
-        correct_size(v, info_offset, used);
-    if (at_end || (f->has_size && f->sent == f->size))
+        correct_size(v, info_offset, f->offset + used);
+    if (at_end || (f->has_size && f->sent == f->due))
         end_read(v, s);
+}
+
+/* What of the file was asked for: all of it begins at 0. */
+static void take_range(struct file_read *f, uint64_t offset, uint64_t length)
+{
+    if (!f->has_size)
+        return;
+    if (offset == CHANNEL_READ_TAIL)
+        f->offset = f->size - (length < f->size ? length : f->size);
+    else
+        f->offset = offset < f->size ? offset : f->size;
+    f->due = f->size - f->offset < length ? f->size - f->offset : length;
 }
 
 static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
 {
     struct file_read *f = &s->read;
+    uint64_t offset = wire_get_u64(r);
+    uint64_t length = wire_get_u64(r);
     char path[CHANNEL_PATH_MAX];
     struct stat st;
 
@@ -118,6 +134,7 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
     }
     f->has_size = st.st_size > 0;
     f->size = (uint64_t)st.st_size;
+    take_range(f, offset, length);
     direct_read_begin(&f->direct, &v->stagings, f->fd, f->size);
     send_first(v, s, &st);
     return 0;
@@ -128,8 +145,8 @@ static bool handle_pump(struct service *v, struct stream *s)
     struct file_read *f = &s->read;
     size_t size = CHANNEL_PAYLOAD_MAX;
 
-    if (f->has_size && f->size - f->sent < size)
-        size = (size_t)(f->size - f->sent);
+    if (f->has_size && f->due - f->sent < size)
+        size = (size_t)(f->due - f->sent);
     size = stream_send_room(s, CHANNEL_LANE_IN, size);
     if (size == 0 || !port_has_room(&v->port))
         return false;
@@ -147,7 +164,7 @@ static bool handle_pump(struct service *v, struct stream *s)
         s->send_credit[CHANNEL_LANE_IN] -= (uint64_t)n;
         f->sent += (uint64_t)n;
     }
-    if (n == 0 || (f->has_size && f->sent == f->size)) {
+    if (n == 0 || (f->has_size && f->sent == f->due)) {
         end_read(v, s);
         return false;
     }

@@ -1,4 +1,4 @@
-/* The READ and WRITE operations: whole regular files in and out of the guest. */
+/* The READ and WRITE operations: content of regular files out of the guest, whole files into it. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,8 +13,10 @@ struct stream_op;
 
 struct file_read {
     int fd;
-    bool has_size; /* send `size` bytes; otherwise as much as comes */
-    uint64_t size;
+    bool has_size;   /* send `due` bytes; otherwise as much as comes */
+    uint64_t size;   /* of the file */
+    uint64_t offset; /* where what is asked for begins */
+    uint64_t due;
     uint64_t sent;
     struct direct_read direct;
 };

@@ -136,8 +136,8 @@ static inline void fake_exec_info(struct fake_agent *a, uint32_t stream, uint32_
     fake_send_u32(a, CHANNEL_INFO, stream, 0, pid);
 }
 
-static inline void fake_read_info(struct fake_agent *a, uint32_t stream, uint64_t size,
-                                  uint32_t mode)
+static inline void fake_range_info(struct fake_agent *a, uint32_t stream, uint64_t size,
+                                   uint32_t mode, uint64_t offset)
 {
     uint8_t payload[32];
     struct wire_writer w;
@@ -146,7 +146,14 @@ static inline void fake_read_info(struct fake_agent *a, uint32_t stream, uint64_
     wire_put_u64(&w, size);
     wire_put_u32(&w, mode);
     wire_put_u64(&w, UINT64_C(1700000000000000000));
+    wire_put_u64(&w, offset);
     fake_send(a, CHANNEL_INFO, stream, 0, payload, w.used);
+}
+
+static inline void fake_read_info(struct fake_agent *a, uint32_t stream, uint64_t size,
+                                  uint32_t mode)
+{
+    fake_range_info(a, stream, size, mode, 0);
 }
 
 static inline void fake_failed(struct fake_agent *a, uint32_t stream, uint32_t status,

@@ -67,8 +67,11 @@ enum channel_signal_scope {
  *          u32 envc, envc x str "NAME=value"    INFO: u32 pid
  *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
  *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
- *   READ   str path                             INFO: u64 size, u32 mode, u64 mtime_ns
+ *   READ   u64 offset, u64 length, str path     INFO: u64 size, u32 mode, u64 mtime_ns, u64 offset
  *          content as DATA and EOF on lane 0    END: u64 bytes sent
+ *          At most `length` bytes from `offset` on, or with offset CHANNEL_READ_TAIL the last
+ *          `length`; INFO tells where it begins. A file of which the kernel does not know the size
+ *          is sent whole from 0, whatever was asked for.
  *   WRITE  u32 mode (permission bits; 0: those of the old file, or 0644), str path
  *                                               INFO: nothing
  *          content as DATA and EOF on lane 0    END: u64 bytes written
@@ -83,6 +86,8 @@ enum channel_op {
     CHANNEL_OP_READ = 2,
     CHANNEL_OP_WRITE = 3,
 };
+
+#define CHANNEL_READ_TAIL UINT64_MAX
 
 enum channel_exec_flag {
     CHANNEL_EXEC_STDIN = 1u << 0, /* lane 0 feeds stdin until EOF; else stdin is /dev/null */

@@ -29,6 +29,7 @@
     X(ERR_CONFLICT, "conflict", 409, 125)                                                          \
     X(ERR_SANDBOX_GONE, "sandbox_gone", 410, 125)                                                  \
     X(ERR_TOO_LARGE, "too_large", 413, 125)                                                        \
+    X(ERR_RANGE, "range_not_satisfiable", 416, 125)                                                \
     X(ERR_FILE_REFUSED, "file_refused", 422, 125)                                                  \
     X(ERR_COMMAND_NOT_STARTED, "command_not_started", 422, 125)                                    \
     X(ERR_TOO_MANY, "too_many", 429, 125)                                                          \

@@ -24,7 +24,9 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
         info.size = wire_get_u64(&r);
         info.mode = wire_get_u32(&r) & 07777;
         info.mtime_ns = wire_get_u64(&r);
-        r.bad = r.bad || info.size > INT64_MAX; /* no file of Linux is larger */
+        info.offset = wire_get_u64(&r);
+        /* No file of Linux is larger. */
+        r.bad = r.bad || info.size > INT64_MAX || info.offset > info.size;
         break;
     case CHANNEL_OP_WRITE:
         break;
@@ -183,12 +185,15 @@ int agent_request_exec(struct buffer *request, const struct agent_command *c, st
     return 0;
 }
 
-int agent_request_read(struct buffer *request, const char *path, struct error *e)
+int agent_request_read(struct buffer *request, uint64_t offset, uint64_t length, const char *path,
+                       struct error *e)
 {
     struct wire_writer w;
 
-    if (begin(request, CHANNEL_OP_READ, 2 + string_bytes(path), &w, e) != 0)
+    if (begin(request, CHANNEL_OP_READ, 2 + 8 + 8 + string_bytes(path), &w, e) != 0)
         return -1;
+    wire_put_u64(&w, offset);
+    wire_put_u64(&w, length);
     put_text(&w, path);
     buffer_commit(request, w.used);
     return 0;

@@ -23,6 +23,7 @@ struct agent_info {
     uint32_t mode;     /* READ: st_mode's permission bits */
     uint64_t size;     /* READ: bytes */
     uint64_t mtime_ns; /* READ: since 1970 */
+    uint64_t offset;   /* READ: where the content begins that follows; at most `size` */
 };
 
 /* END: the guest's claims about the result. */
@@ -59,7 +60,7 @@ struct agent_command {
  */
 int agent_request_exec(struct buffer *request, const struct agent_command *command, struct error *e)
     __attribute__((warn_unused_result));
-int agent_request_read(struct buffer *request, const char *path, struct error *e)
-    __attribute__((warn_unused_result));
+int agent_request_read(struct buffer *request, uint64_t offset, uint64_t length, const char *path,
+                       struct error *e) __attribute__((warn_unused_result));
 int agent_request_write(struct buffer *request, uint32_t mode, const char *path, struct error *e)
     __attribute__((warn_unused_result));

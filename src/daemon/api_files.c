@@ -1,8 +1,9 @@
 /*
- * PUT and GET /v1/sandboxes/{id}/files?path=: one file as a raw body, streamed both ways. Each side
- * waits for the other: a body is read as fast as the guest takes it, a file as fast as the client
- * does.
+ * PUT and GET /v1/sandboxes/{id}/files?path=: one file as a raw body, streamed both ways, GET also
+ * a range of it. Each side waits for the other: a body is read as fast as the guest takes it, a
+ * file as fast as the client does.
  */
+#include <inttypes.h>
 #include <sha2.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "daemon/file_mode.h"
 #include "daemon/guest_file.h"
 #include "daemon/sandbox.h"
+#include "http/range.h"
 #include "json/json_write.h"
 
 #define QUEUE_HIGH (256 * KIB) /* of a reply, before the guest has to wait */
@@ -33,7 +35,9 @@ struct transfer {
     struct buffer pending; /* PUT: what the guest did not take at once */
     uint64_t left;         /* GET: bytes of Content-Length that have not come */
     bool is_unsized;       /* GET: the guest says 0 bytes */
-    size_t unconsumed;     /* GET: bytes the guest gets no credit for yet */
+    bool has_range;        /* GET */
+    struct http_range range;
+    size_t unconsumed; /* GET: bytes the guest gets no credit for yet */
 };
 
 static void on_close(struct exchange *x)
@@ -188,6 +192,15 @@ void api_file_put(struct exchange *x)
 /* --- GET ----------------------------------------------------------------------------------------
  */
 
+/* A range that depends on a validator is ignored: replies have none. */
+static void take_range(const struct exchange *x, struct transfer *t)
+{
+    const char *value = exchange_header(x, "range");
+
+    if (value != NULL && !exchange_is_head(x) && exchange_header(x, "if-range") == NULL)
+        t->has_range = http_range_parse((struct http_span){value, strlen(value)}, &t->range);
+}
+
 static void set_headers(struct exchange *x, const struct agent_info *info)
 {
     time_t seconds = (time_t)(info->mtime_ns / NS_PER_S);
@@ -198,6 +211,8 @@ static void set_headers(struct exchange *x, const struct agent_info *info)
     if (gmtime_r(&seconds, &tm) != NULL &&
         strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", &tm) > 0)
         exchange_set_header(x, "Last-Modified", "%s", text);
+    if (info->size > 0)
+        exchange_set_header(x, "Accept-Ranges", "bytes");
 }
 
 static void on_get_drain(struct exchange *x)
@@ -217,18 +232,49 @@ static void stop_reading(struct transfer *t)
     t->file = NULL;
 }
 
+static void refuse_range(struct exchange *x, const struct agent_info *info)
+{
+    struct transfer *t = exchange_user(x);
+    struct error e = ERROR_INIT;
+
+    stop_reading(t);
+    exchange_set_header(x, "Content-Range", "bytes */%" PRIu64, info->size);
+    (void)error_set(&e, ERR_RANGE,
+                    "the range has nothing of \"%.300s\", a file of %" PRIu64 " bytes", t->path,
+                    info->size);
+    (void)error_remedy(&e, "Ask for bytes that the file has, or leave out the Range header.");
+    exchange_reply_error(x, &e);
+}
+
 static void on_get_info(void *arg, const struct agent_info *info)
 {
     struct exchange *x = arg;
     struct transfer *t = exchange_user(x);
+    uint64_t first = 0;
+    int status = 200;
 
-    set_headers(x, info);
     t->left = info->size;
     /* Files of /proc claim to be empty and are not: what comes decides. */
     t->is_unsized = info->size == 0;
+    if (t->has_range && !t->is_unsized) {
+        if (!http_range_resolve(&t->range, info->size, &first, &t->left)) {
+            refuse_range(x, info);
+            return;
+        }
+        status = 206;
+    }
+    /* A file that the guest knew no size of comes whole. */
+    if (!t->is_unsized && first != info->offset) {
+        status = 200;
+        t->left = info->size;
+    }
+    set_headers(x, info);
     if (t->is_unsized)
         return;
-    exchange_start(x, 200, "application/octet-stream", info->size, on_get_drain);
+    if (status == 206)
+        exchange_set_header(x, "Content-Range", "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64, first,
+                            first + t->left - 1, info->size);
+    exchange_start(x, status, "application/octet-stream", t->left, on_get_drain);
     if (exchange_is_head(x)) {
         stop_reading(t);
         exchange_end(x);
@@ -287,6 +333,13 @@ void api_file_get(struct exchange *x)
     struct error e = ERROR_INIT;
 
     struct transfer *t = begin(x, query, &link, &e);
-    if (t == NULL || guest_file_read(exchange_loop(x), link, t->path, &calls, x, &t->file, &e) != 0)
+    struct guest_file_range range = {0, UINT64_MAX};
+    if (t != NULL)
+        take_range(x, t);
+    if (t != NULL && t->has_range)
+        range = (struct guest_file_range){t->range.is_suffix ? CHANNEL_READ_TAIL : t->range.first,
+                                          t->range.length};
+    if (t == NULL ||
+        guest_file_read(exchange_loop(x), link, t->path, &range, &calls, x, &t->file, &e) != 0)
         exchange_reply_error(x, &e);
 }

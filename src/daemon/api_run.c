@@ -264,7 +264,7 @@ static void collect_next(struct run_call *call)
         call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
         if (s != NULL &&
             guest_file_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
-                            &calls, call, &call->file, &e) == 0)
+                            NULL, &calls, call, &call->file, &e) == 0)
             return;
         put_file(call, &e);
     }

@@ -202,11 +202,13 @@ static int start(uv_loop_t *loop, struct agent_link *link, enum channel_op op, c
 }
 
 int guest_file_read(uv_loop_t *loop, struct agent_link *link, const char *path,
-                    const struct guest_file_calls *calls, void *arg, struct guest_file **ret_file,
-                    struct error *e)
+                    const struct guest_file_range *range, const struct guest_file_calls *calls,
+                    void *arg, struct guest_file **ret_file, struct error *e)
 {
+    static const struct guest_file_range whole = {0, UINT64_MAX};
+    const struct guest_file_range *of = range != NULL ? range : &whole;
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    int rc = agent_request_read(&request, path, e);
+    int rc = agent_request_read(&request, of->offset, of->length, path, e);
 
     if (rc == 0)
         rc = start(loop, link, CHANNEL_OP_READ, path, &request, calls, arg, ret_file, e);

@@ -1,5 +1,5 @@
 /*
- * One file of a sandbox read or written through the agent, streamed in either direction with the
+ * A file of a sandbox read or written through the agent, streamed in either direction with the
  * channel's flow control, of any size. The daemon holds no more of it than a queue's worth.
  *
  * A transfer whose guest makes no progress for GUEST_FILE_STALL_MS while it is the guest's turn
@@ -18,9 +18,16 @@
 
 struct guest_file;
 
+/* What of a file is read: `length` bytes from `offset` on, or the last `length` of it with
+ * CHANNEL_READ_TAIL. The agent may send less, or all of a file without a size: see agent_info. */
+struct guest_file_range {
+    uint64_t offset;
+    uint64_t length;
+};
+
 /*
  * on_end is called exactly once unless the transfer is abandoned; the transfer is dead when it
- * returns. `why` is NULL where the file was moved whole: `bytes` of it. No callback is made from
+ * returns. `why` is NULL where all was moved that was asked for: `bytes`. No callback is made from
  * inside a call into this module.
  */
 struct guest_file_calls {
@@ -37,10 +44,11 @@ int guest_file_check_path(const char *path, size_t size, struct error *e)
     __attribute__((warn_unused_result));
 
 /* Start a transfer; 0, or -1 with an error of agent_stream_open(). `path` has been checked and is
- * not kept. `mode`: permission bits of the new file. */
+ * not kept. `range`: NULL for the whole file. `mode`: permission bits of the new file. */
 int guest_file_read(uv_loop_t *loop, struct agent_link *link, const char *path,
-                    const struct guest_file_calls *calls, void *arg, struct guest_file **ret_file,
-                    struct error *e) __attribute__((warn_unused_result));
+                    const struct guest_file_range *range, const struct guest_file_calls *calls,
+                    void *arg, struct guest_file **ret_file, struct error *e)
+    __attribute__((warn_unused_result));
 int guest_file_write(uv_loop_t *loop, struct agent_link *link, const char *path, uint32_t mode,
                      const struct guest_file_calls *calls, void *arg, struct guest_file **ret_file,
                      struct error *e) __attribute__((warn_unused_result));

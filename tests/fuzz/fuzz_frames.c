@@ -112,7 +112,7 @@ static void open_stream(struct agent_link *link, struct owner *o, enum channel_o
                                           .argv = argv,
                                           .env = env};
     int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
-             : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
+             : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
 
     *o = (struct owner){.op = op, .sends = sends};

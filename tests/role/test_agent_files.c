@@ -238,6 +238,54 @@ static void test_links(void **state)
     peer_result_fini(&r);
 }
 
+static void test_ranges(void **state)
+{
+    static uint8_t bytes[300000];
+    static const struct {
+        uint64_t offset, length;
+        uint64_t at, size; /* what comes */
+    } cases[] = {
+        {0, UINT64_MAX, 0, 300000},
+        {1, 5, 1, 5},
+        {299990, 100, 299990, 10},
+        {100000, 150000, 100000, 150000},
+        {300000, UINT64_MAX, 300000, 0},
+        {INT64_MAX, 1, 300000, 0},
+        {CHANNEL_READ_TAIL, 7, 299993, 7},
+        {CHANNEL_READ_TAIL, 0, 300000, 0},
+        {CHANNEL_READ_TAIL, UINT64_MAX, 0, 300000},
+        {5, 0, 5, 0},
+    };
+    struct fixture *f = *state;
+    struct peer_result r;
+
+    fill(bytes, sizeof(bytes));
+    put_file(in_dir(f, "x"), bytes, sizeof(bytes), 0644);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        peer_result_init(&r);
+        uint32_t id = peer_open_range(&f->peer, cases[i].offset, cases[i].length, in_dir(f, "x"));
+        peer_send_u32(&f->peer, id, CHANNEL_CREDIT, 0, 1u << 20);
+        peer_finish(&f->peer, id, &r);
+        assert_int_equal(r.status, 0);
+        assert_int_equal(r.size, sizeof(bytes));
+        assert_int_equal(r.offset, cases[i].at);
+        assert_int_equal(r.bytes, cases[i].size);
+        assert_int_equal(r.lanes[CHANNEL_LANE_IN].size, cases[i].size);
+        if (cases[i].size > 0)
+            assert_memory_equal(buffer_bytes(&r.lanes[CHANNEL_LANE_IN]), bytes + cases[i].at,
+                                cases[i].size);
+        peer_result_fini(&r);
+    }
+    /* Without a size everything comes. */
+    peer_result_init(&r);
+    peer_finish(&f->peer, peer_open_range(&f->peer, 3, 4, "/proc/self/oom_score_adj"), &r);
+    assert_int_equal(r.status, 0);
+    assert_int_equal(r.offset, 0);
+    assert_int_equal(r.bytes, r.size);
+    assert_true(r.size > 0);
+    peer_result_fini(&r);
+}
+
 static void expect_read(struct fixture *f, const char *path, unsigned status)
 {
     struct peer_result r;
@@ -445,6 +493,7 @@ int main(void)
         FILE_TEST(test_round_trip),
         FILE_TEST(test_modes_and_owner),
         FILE_TEST(test_links),
+        FILE_TEST(test_ranges),
         FILE_TEST(test_what_is_no_file),
         FILE_TEST(test_kernel_files),
         FILE_TEST(test_file_changes_while_read),

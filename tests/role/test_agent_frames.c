@@ -164,6 +164,8 @@ static void test_request_in_pieces(void **state)
     peer_start(&p, false);
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, CHANNEL_OP_READ);
+    wire_put_u64(&w, 0);
+    wire_put_u64(&w, UINT64_MAX);
     put_text(&w, "/proc/self/oom_score_adj");
     uint32_t id = p.next_stream++;
     for (size_t i = 0; i + 1 < w.used; i++)

@@ -55,7 +55,7 @@ struct peer_result {
     bool eof[CHANNEL_LANE_COUNT];
     bool has_info;
     uint32_t pid; /* EXEC's INFO */
-    uint64_t size, mtime_ns;
+    uint64_t size, mtime_ns, offset;
     uint32_t mode; /* READ's INFO */
     uint32_t status;
     char text[CHANNEL_TEXT_MAX + 1];
@@ -262,20 +262,40 @@ static inline uint32_t peer_shell(struct peer *p, const char *script, bool has_s
     return peer_exec(p, &(struct peer_exec){.argv = argv, .has_stdin = has_stdin});
 }
 
+static inline uint32_t peer_open(struct peer *p, const uint8_t *bytes, const struct wire_writer *w)
+{
+    assert_false(w->bad);
+    peer_send(p, p->next_stream, CHANNEL_OPEN, 0, bytes, w->used);
+    return p->next_stream++;
+}
+
+static inline uint32_t peer_open_range(struct peer *p, uint64_t offset, uint64_t length,
+                                       const char *path)
+{
+    uint8_t bytes[CHANNEL_PATH_MAX + 64];
+    struct wire_writer w;
+
+    wire_writer_init(&w, bytes, sizeof(bytes));
+    wire_put_u16(&w, CHANNEL_OP_READ);
+    wire_put_u64(&w, offset);
+    wire_put_u64(&w, length);
+    put_text(&w, path);
+    return peer_open(p, bytes, &w);
+}
+
 static inline uint32_t peer_open_file(struct peer *p, enum channel_op op, uint32_t mode,
                                       const char *path)
 {
     uint8_t bytes[CHANNEL_PATH_MAX + 64];
     struct wire_writer w;
 
+    if (op == CHANNEL_OP_READ)
+        return peer_open_range(p, 0, UINT64_MAX, path);
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, (uint16_t)op);
-    if (op == CHANNEL_OP_WRITE)
-        wire_put_u32(&w, mode);
+    wire_put_u32(&w, mode);
     put_text(&w, path);
-    assert_false(w.bad);
-    peer_send(p, p->next_stream, CHANNEL_OPEN, 0, bytes, w.used);
-    return p->next_stream++;
+    return peer_open(p, bytes, &w);
 }
 
 static inline void peer_result_init(struct peer_result *r)
@@ -334,6 +354,7 @@ static inline bool peer_take(struct peer_result *r, const struct peer_frame *f)
             r->size = wire_get_u64(&reader);
             r->mode = wire_get_u32(&reader);
             r->mtime_ns = wire_get_u64(&reader);
+            r->offset = wire_get_u64(&reader);
         }
         return false;
     case CHANNEL_DATA:

@@ -138,7 +138,7 @@ static struct agent_stream *open_op(struct fixture *f, enum channel_op op, struc
                                           .argv = argv,
                                           .env = env};
     int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
-             : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
+             : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
     assert_int_equal(rc, 0);
     *r = (struct record){.f = f};
@@ -411,7 +411,7 @@ static void test_closed_channel_ends_all(void **state)
     assert_int_equal(a.ends + b.ends + c.ends, 3);
     assert_int_equal(a.outcome, AGENT_GONE);
     assert_int_equal(b.outcome, AGENT_GONE);
-    assert_int_equal(agent_request_read(&request, "/a", &e), 0);
+    assert_int_equal(agent_request_read(&request, 0, UINT64_MAX, "/a", &e), 0);
     assert_int_equal(
         agent_stream_open(f->link, CHANNEL_OP_READ, false, &request, &calls, &a, &s, &e), -1);
     assert_int_equal(e.code, ERR_SANDBOX_GONE);
@@ -456,7 +456,7 @@ static void test_stream_limit(void **state)
 
     for (unsigned i = 0; i < CHANNEL_STREAMS_MAX; i++)
         (void)open_op(f, CHANNEL_OP_READ, &r, 0);
-    assert_int_equal(agent_request_read(&request, "/a", &e), 0);
+    assert_int_equal(agent_request_read(&request, 0, UINT64_MAX, "/a", &e), 0);
     assert_int_equal(
         agent_stream_open(f->link, CHANNEL_OP_READ, false, &request, &calls, &r, &s, &e), -1);
     assert_int_equal(e.code, ERR_TOO_MANY);

@@ -74,7 +74,7 @@ static void open_one(struct fixture *f, enum channel_op op)
                                           .argv = argv,
                                           .env = env};
     int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
-             : op == CHANNEL_OP_READ ? agent_request_read(&request, "/a", &e)
+             : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
 
     assert_int_equal(rc, 0);
@@ -118,7 +118,7 @@ struct step {
     uint32_t stream;
     unsigned lane;
     size_t size; /* of the payload, zeroes but for `head` */
-    uint8_t head[16];
+    uint8_t head[32];
 };
 
 #define FRAME(t, s, l, n)                                                                          \
@@ -129,7 +129,7 @@ struct step {
     {                                                                                              \
         .type = (t), .stream = (s), .lane = (l), .size = (n), .head = { __VA_ARGS__ }              \
     }
-#define INFO(s) FRAME(CHANNEL_INFO, (s), 0, (s) == EXEC ? 4 : (s) == READ ? 20 : 0)
+#define INFO(s) FRAME(CHANNEL_INFO, (s), 0, (s) == EXEC ? 4 : (s) == READ ? 28 : 0)
 
 /* The last step of each case is the fault; those before are legal. */
 static const struct fault {
@@ -175,7 +175,10 @@ static const struct fault {
     {"signal 0",
      {INFO(EXEC),
       FRAME_WITH(CHANNEL_END, EXEC, 0, 48, 0, 0, 0, 0, 0, 0, 0, 0, CHANNEL_EXEC_SIGNALED)}},
-    {"a file of 2^63 bytes", {FRAME_WITH(CHANNEL_INFO, READ, 0, 20, 0, 0, 0, 0, 0, 0, 0, 128)}},
+    {"a file of 2^63 bytes", {FRAME_WITH(CHANNEL_INFO, READ, 0, 28, 0, 0, 0, 0, 0, 0, 0, 128)}},
+    {"a range that begins behind its file",
+     {FRAME_WITH(CHANNEL_INFO, READ, 0, 28, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                 0, 8)}},
     {"an END with a failure and fields", {FRAME_WITH(CHANNEL_END, EXEC, 0, 48, 2)}},
     {"an END whose text is longer than the frame",
      {FRAME_WITH(CHANNEL_END, EXEC, 0, 12, 2, 0, 0, 0, 255, 0, 0, 0)}},
