@@ -86,26 +86,18 @@ struct list_query {
     const char *after;
     char label_name[256];
     const char *label_value; /* NULL: any sandbox */
-    long limit;
+    uint32_t limit;
 };
 
 static int parse_list_query(const struct exchange *x, struct list_query *q, struct error *e)
 {
     static const char *const names[] = {"limit", "after", "label", NULL};
-    const char *limit = exchange_query(x, "limit");
     const char *label = exchange_query(x, "label");
-    char *end;
 
     *q = (struct list_query){.after = exchange_query(x, "after"), .limit = LIST_LIMIT};
-    if (exchange_check_query(x, names, e) != 0)
+    if (exchange_check_query(x, names, e) != 0 ||
+        exchange_query_number(x, "limit", 1, LIST_LIMIT_MAX, &q->limit, e) != 0)
         return -1;
-    if (limit != NULL) {
-        q->limit = strtol(limit, &end, 10);
-        if (*limit < '0' || *limit > '9' || *end != '\0' || q->limit < 1 ||
-            q->limit > LIST_LIMIT_MAX)
-            return error_set(e, ERR_INVALID_FIELD, "limit must be a number from 1 to %d",
-                             LIST_LIMIT_MAX);
-    }
     if (label != NULL) {
         const char *equals = strchr(label, '=');
 
@@ -150,7 +142,7 @@ void api_sandbox_list(struct exchange *x)
     json_begin_object(&w, NULL);
     json_begin_array(&w, "sandboxes");
     struct sandbox *s = list_start(d, q.after);
-    for (long count = 0; s != NULL && count < q.limit; s = sandbox_next(d, s)) {
+    for (uint32_t count = 0; s != NULL && count < q.limit; s = sandbox_next(d, s)) {
         if (q.label_value != NULL && !sandbox_has_label(s, q.label_name, q.label_value))
             continue;
         json_begin_object(&w, NULL);

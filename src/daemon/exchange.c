@@ -287,6 +287,34 @@ int exchange_check_query(const struct exchange *x, const char *const *names, str
     return 0;
 }
 
+int exchange_query_number(const struct exchange *x, const char *name, uint32_t min, uint32_t max,
+                          uint32_t *ret_value, struct error *e)
+{
+    const char *text = exchange_query(x, name);
+    char *end;
+
+    if (text == NULL)
+        return 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || number < min || number > max)
+        return error_set(e, ERR_INVALID_FIELD, "%s must be a number from %u to %u", name, min, max);
+    *ret_value = (uint32_t)number;
+    return 0;
+}
+
+int exchange_query_bool(const struct exchange *x, const char *name, bool *ret_value,
+                        struct error *e)
+{
+    const char *text = exchange_query(x, name);
+
+    if (text == NULL)
+        return 0;
+    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        return error_set(e, ERR_INVALID_FIELD, "%s must be true or false", name);
+    *ret_value = text[0] == 't';
+    return 0;
+}
+
 void exchange_set_user(struct exchange *x, void *user)
 {
     x->user = user;

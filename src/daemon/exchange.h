@@ -54,6 +54,14 @@ uint64_t exchange_arrival_ns(const struct exchange *x);
 int exchange_check_query(const struct exchange *x, const char *const *names, struct error *e)
     __attribute__((nonnull, warn_unused_result));
 
+/* A parameter as a decimal number from `min` to `max`, or as true or false. Where it is absent
+ * *ret_value stays as it is. Returns 0, or -1 with ERR_INVALID_FIELD. */
+int exchange_query_number(const struct exchange *x, const char *name, uint32_t min, uint32_t max,
+                          uint32_t *ret_value, struct error *e)
+    __attribute__((nonnull, warn_unused_result));
+int exchange_query_bool(const struct exchange *x, const char *name, bool *ret_value,
+                        struct error *e) __attribute__((nonnull, warn_unused_result));
+
 /* The handler's own pointer for this exchange. */
 void exchange_set_user(struct exchange *x, void *user);
 void *exchange_user(const struct exchange *x);
