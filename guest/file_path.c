@@ -81,7 +81,7 @@ static int make_directories(char *path)
     }
 }
 
-int file_path_open_parent(char path[CHANNEL_PATH_MAX], const char **ret_name)
+int file_path_open_parent(char path[CHANNEL_PATH_MAX], bool make, const char **ret_name)
 {
     char *slash = strrchr(path, '/');
     const char *name = slash + 1;
@@ -95,7 +95,7 @@ int file_path_open_parent(char path[CHANNEL_PATH_MAX], const char **ret_name)
         return open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     *slash = '\0';
     int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT && make_directories(path) == 0)
+    if (fd < 0 && make && errno == ENOENT && make_directories(path) == 0)
         fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     *slash = '/';
     return fd;

@@ -3,6 +3,7 @@
  * touched. */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 #include "base/wire.h"
@@ -29,10 +30,9 @@ void file_path_refuse(struct service *v, struct stream *s, const char *path, con
 int file_path_follow(char path[CHANNEL_PATH_MAX]) __attribute__((warn_unused_result));
 
 /*
- * Opens the directory that holds `path`, made with its parents (0755) where it is missing, and sets
- * *ret_name to the last component, inside `path`. -1 with errno; EISDIR where `path` ends in a
- * slash,
- * "." or "..".
+ * Opens the directory that holds `path` and sets *ret_name to the last component, inside `path`.
+ * `make`: it is made with its parents (0755) where it is missing. -1 with errno; EISDIR where
+ * `path` ends in a slash, "." or "..".
  */
-int file_path_open_parent(char path[CHANNEL_PATH_MAX], const char **ret_name)
+int file_path_open_parent(char path[CHANNEL_PATH_MAX], bool make, const char **ret_name)
     __attribute__((warn_unused_result));

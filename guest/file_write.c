@@ -56,7 +56,7 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
     f->mode = (mode_t)wire_get_u32(r);
     if (file_path_get(r, path) < 0 || r->left != 0 || (f->mode & ~MODE_MASK) != 0)
         return -1;
-    if (file_path_follow(path) < 0 || (f->dir_fd = file_path_open_parent(path, &name)) < 0) {
+    if (file_path_follow(path) < 0 || (f->dir_fd = file_path_open_parent(path, true, &name)) < 0) {
         stream_fail(v, s, errno, "%s: %s", path, strerror(errno));
         return 0;
     }

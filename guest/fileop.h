@@ -1,15 +1,19 @@
-/* The READ and WRITE operations: content of regular files out of the guest, whole files into it. */
+/* The file operations: content of regular files out of the guest and whole files into it (READ,
+ * WRITE); what there is (STAT, LIST, SEARCH) and changes of that (CHANGE). */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cloche/limits.h"
 #include "direct_read.h"
+#include "records.h"
 
+struct file_list;
+struct file_remove;
+struct file_search;
 struct stream_op;
-
-#define FILE_NAME_BYTES 256u /* NAME_MAX and the NUL */
 
 struct file_read {
     int fd;
@@ -37,5 +41,19 @@ struct file_write {
     char temp_name[FILE_NAME_BYTES]; /* empty: there is none */
 };
 
+/* STAT, LIST, SEARCH, CHANGE. What works in steps keeps its state apart. */
+struct file_query {
+    struct records records;
+    union {
+        struct file_list *list;
+        struct file_search *search;
+        struct file_remove *remove;
+    };
+};
+
 extern const struct stream_op file_read_op;
 extern const struct stream_op file_write_op;
+extern const struct stream_op file_stat_op;
+extern const struct stream_op file_list_op;
+extern const struct stream_op file_search_op;
+extern const struct stream_op file_change_op;

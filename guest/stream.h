@@ -51,6 +51,7 @@ struct stream {
         struct command command;
         struct file_read read;
         struct file_write write;
+        struct file_query query;
     };
 };
 

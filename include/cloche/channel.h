@@ -78,6 +78,24 @@ enum channel_signal_scope {
  *          Missing parent directories are made; the file appears whole, by rename, when EOF came;
  *          until then, and after RESET or an error, the old file is as it was.
  *
+ *   STAT   u32 flags (CHANNEL_STAT_FOLLOW), str path
+ *          One record, with an empty name.
+ *   LIST   u32 limit, str after ("": from the start), str path
+ *          What a directory holds behind the name `after`, in the order of the names' bytes.
+ *   SEARCH u32 limit, str path, str pattern
+ *          What lies below a directory and matches (see guest/glob.h), in no order; names are whole
+ *          paths. Symbolic links are not followed and mount points not entered.
+ *   CHANGE u32 change (enum channel_change), u32 flags, u32 mode, str path, str other
+ *          No records. To remove a tree takes as long as it takes.
+ *                                               INFO: nothing
+ *          records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
+ *                                                    (enum channel_end_flag)
+ *
+ * A record is u32 st_mode, u64 size, u32 uid, u32 gid, i64 seconds and u32 nanoseconds of the last
+ * change of content, str name, str target (of a symbolic link, else empty). A mode of 0 stands for
+ * "still at work", and nothing follows it: the agent says so now and then while it has nothing else
+ * to say. All records of a reply together have at most FILE_RECORDS_BYTES_MAX bytes.
+ *
  * Every END starts with u32 status (0, or the guest's Linux errno) and str text (empty, or what
  * failed, in words); the op's fields follow only where status is 0.
  */
@@ -85,9 +103,36 @@ enum channel_op {
     CHANNEL_OP_EXEC = 1,
     CHANNEL_OP_READ = 2,
     CHANNEL_OP_WRITE = 3,
+    CHANNEL_OP_STAT = 10,
+    CHANNEL_OP_LIST = 11,
+    CHANNEL_OP_SEARCH = 12,
+    CHANNEL_OP_CHANGE = 13,
 };
 
 #define CHANNEL_READ_TAIL UINT64_MAX
+
+enum channel_stat_flag {
+    CHANNEL_STAT_FOLLOW = 1u << 0, /* the last component, where it is a symbolic link */
+};
+
+enum channel_change {
+    CHANNEL_CHANGE_MKDIR = 1,  /* mode */
+    CHANNEL_CHANGE_RENAME = 2, /* other: the new path */
+    CHANNEL_CHANGE_REMOVE = 3,
+    CHANNEL_CHANGE_CHMOD = 4,   /* mode */
+    CHANNEL_CHANGE_SYMLINK = 5, /* other: what the link says */
+};
+
+enum channel_change_flag {
+    CHANNEL_CHANGE_PARENTS = 1u << 0,   /* MKDIR: missing ones are made, one that is there is fine */
+    CHANNEL_CHANGE_OVERWRITE = 1u << 1, /* RENAME: what is there goes */
+    CHANNEL_CHANGE_TREE = 1u << 2,      /* REMOVE: a directory with all that is in it */
+};
+
+enum channel_end_flag {
+    CHANNEL_END_MORE = 1u << 0,    /* LIST, SEARCH: there is more than what was sent */
+    CHANNEL_END_EXISTED = 1u << 1, /* MKDIR: it was there */
+};
 
 enum channel_exec_flag {
     CHANNEL_EXEC_STDIN = 1u << 0, /* lane 0 feeds stdin until EOF; else stdin is /dev/null */

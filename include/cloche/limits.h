@@ -39,6 +39,16 @@
 #define CHANNEL_OPEN_MAX     (1 * MIB)   /* an OPEN's request, over all its frames */
 #define CHANNEL_TEXT_MAX     512u        /* an error text from the guest */
 
+/* Files of a sandbox (see cloche/channel.h for records) */
+#define FILE_LIST_LIMIT_MAX     1000u  /* entries of one page, also the default */
+#define FILE_SEARCH_LIMIT       1000u  /* matches of one search, unless it says otherwise */
+#define FILE_SEARCH_LIMIT_MAX   10000u /* what it may say */
+#define FILE_PATTERN_MAX        1024u  /* NUL included */
+#define FILE_NAME_BYTES         256u   /* one component: NAME_MAX of Linux and the NUL */
+#define FILE_RECORDS_BYTES_MAX  (2 * MIB)
+#define FILE_SEARCH_PENDING_MAX (1 * MIB) /* paths of directories that a search has yet to read */
+#define FILE_REMOVE_DEPTH_MAX   64u       /* a tree's depth, in paths of CHANNEL_PATH_MAX bytes */
+
 /* HTTP */
 #define HTTP_HEAD_BYTES_MAX    (32 * KIB)
 #define HTTP_HEADERS_MAX       64u

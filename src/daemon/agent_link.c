@@ -132,16 +132,18 @@ static int begin_frame(struct agent_link *link, struct error *e)
 /* Do the guest's claims fit what was moved? Only a stream that was not cut short can tell. */
 static const char *judge_end(const struct agent_stream *s, const struct agent_end *end)
 {
+    enum agent_op_kind kind = agent_op_kind(s->op);
+
     if (end->status != 0)
         return NULL;
-    if (!s->has_info && s->op != CHANNEL_OP_WRITE)
+    if (!s->has_info && kind != AGENT_OP_WRITE)
         return "success of what never started";
     if (s->reset)
         return NULL;
-    if (s->op == CHANNEL_OP_READ &&
+    if ((kind == AGENT_OP_READ || kind == AGENT_OP_RECORDS) &&
         (!s->lanes[CHANNEL_LANE_IN].eof || end->bytes != s->lanes[CHANNEL_LANE_IN].received))
         return "a file's size that differs from what was sent";
-    if (s->op == CHANNEL_OP_WRITE && (!s->eof_sent || end->bytes != s->sent))
+    if (kind == AGENT_OP_WRITE && (!s->eof_sent || end->bytes != s->sent))
         return "a file that was finished before its content";
     return NULL;
 }
@@ -406,8 +408,9 @@ int agent_stream_open(struct agent_link *link, enum channel_op op, bool sends,
     s->queue = (struct buffer)BUFFER_INIT(AGENT_QUEUE_MAX);
     for (unsigned i = 0; i < CHANNEL_LANE_COUNT; i++)
         s->lanes[i].granted = CHANNEL_WINDOW_BYTES;
-    s->lanes[CHANNEL_LANE_IN].legal = op == CHANNEL_OP_READ;
-    s->lanes[CHANNEL_LANE_OUT].legal = s->lanes[CHANNEL_LANE_ERR].legal = op == CHANNEL_OP_EXEC;
+    enum agent_op_kind kind = agent_op_kind(op);
+    s->lanes[CHANNEL_LANE_IN].legal = kind == AGENT_OP_READ || kind == AGENT_OP_RECORDS;
+    s->lanes[CHANNEL_LANE_OUT].legal = s->lanes[CHANNEL_LANE_ERR].legal = kind == AGENT_OP_COMMAND;
     LIST_INSERT_HEAD(&link->buckets[s->number % AGENT_BUCKETS], s, bucket);
     TAILQ_INSERT_TAIL(&link->opening, s, opening);
     link->stream_count++;

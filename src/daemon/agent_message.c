@@ -9,6 +9,20 @@
 
 _Static_assert(AGENT_MESSAGE_MAX <= CHANNEL_PAYLOAD_MAX, "an END fits one frame");
 
+enum agent_op_kind agent_op_kind(enum channel_op op)
+{
+    switch (op) {
+    case CHANNEL_OP_EXEC:
+        return AGENT_OP_COMMAND;
+    case CHANNEL_OP_READ:
+        return AGENT_OP_READ;
+    case CHANNEL_OP_WRITE:
+        return AGENT_OP_WRITE;
+    default:
+        return AGENT_OP_RECORDS;
+    }
+}
+
 int agent_info_parse(enum channel_op op, const void *data, size_t size, struct agent_info *ret_info,
                      struct error *e)
 {
@@ -16,11 +30,11 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
     struct wire_reader r;
 
     wire_reader_init(&r, data, size);
-    switch (op) {
-    case CHANNEL_OP_EXEC:
+    switch (agent_op_kind(op)) {
+    case AGENT_OP_COMMAND:
         info.pid = wire_get_u32(&r);
         break;
-    case CHANNEL_OP_READ:
+    case AGENT_OP_READ:
         info.size = wire_get_u64(&r);
         info.mode = wire_get_u32(&r) & 07777;
         info.mtime_ns = wire_get_u64(&r);
@@ -28,7 +42,8 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
         /* No file of Linux is larger. */
         r.bad = r.bad || info.size > INT64_MAX || info.offset > info.size;
         break;
-    case CHANNEL_OP_WRITE:
+    case AGENT_OP_WRITE:
+    case AGENT_OP_RECORDS:
         break;
     }
     if (r.bad || r.left > 0)
@@ -106,6 +121,9 @@ int agent_end_parse(enum channel_op op, const void *data, size_t size, struct ag
             parse_exec_end(&r, &end);
         else
             end.bytes = wire_get_u64(&r);
+        if (agent_op_kind(op) == AGENT_OP_RECORDS)
+            end.flags = wire_get_u32(&r);
+        r.bad = r.bad || (end.flags & ~(CHANNEL_END_MORE | CHANNEL_END_EXISTED)) != 0;
     }
     if (r.bad || r.left > 0)
         return error_set(e, ERR_BAD_REQUEST, "agent: END of %zu bytes does not fit op %d", size,
@@ -207,6 +225,64 @@ int agent_request_write(struct buffer *request, uint32_t mode, const char *path,
         return -1;
     wire_put_u32(&w, mode);
     put_text(&w, path);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_stat(struct buffer *request, uint32_t flags, const char *path, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_STAT, 2 + 4 + string_bytes(path), &w, e) != 0)
+        return -1;
+    wire_put_u32(&w, flags);
+    put_text(&w, path);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_list(struct buffer *request, uint32_t limit, const char *after, const char *path,
+                       struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_LIST, 2 + 4 + string_bytes(after) + string_bytes(path), &w, e) !=
+        0)
+        return -1;
+    wire_put_u32(&w, limit);
+    put_text(&w, after);
+    put_text(&w, path);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_search(struct buffer *request, uint32_t limit, const char *path,
+                         const char *pattern, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_SEARCH, 2 + 4 + string_bytes(path) + string_bytes(pattern), &w,
+              e) != 0)
+        return -1;
+    wire_put_u32(&w, limit);
+    put_text(&w, path);
+    put_text(&w, pattern);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_change(struct buffer *request, const struct agent_change *c, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_CHANGE,
+              2 + 4 + 4 + 4 + string_bytes(c->path) + string_bytes(c->other), &w, e) != 0)
+        return -1;
+    wire_put_u32(&w, (uint32_t)c->change);
+    wire_put_u32(&w, c->flags);
+    wire_put_u32(&w, c->mode);
+    put_text(&w, c->path);
+    put_text(&w, c->other);
     buffer_commit(request, w.used);
     return 0;
 }

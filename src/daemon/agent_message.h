@@ -33,8 +33,19 @@ struct agent_end {
     enum channel_exec_end kind;      /* EXEC */
     int32_t code;                    /* EXEC: exit code or signal */
     uint64_t wall_us, user_us, system_us, max_rss_bytes; /* EXEC */
-    uint64_t bytes;                                      /* READ, WRITE */
+    uint64_t bytes;                                      /* of content: all but EXEC */
+    uint32_t flags; /* STAT, LIST, SEARCH, CHANGE: enum channel_end_flag */
 };
+
+/* What an operation's lane 0 carries, and which of its messages are alike: */
+enum agent_op_kind {
+    AGENT_OP_COMMAND, /* EXEC: stdin to the guest, stdout and stderr from it */
+    AGENT_OP_READ,    /* READ: content from the guest */
+    AGENT_OP_WRITE,   /* WRITE: content to the guest */
+    AGENT_OP_RECORDS, /* STAT, LIST, SEARCH, CHANGE: records from the guest */
+};
+
+enum agent_op_kind agent_op_kind(enum channel_op op);
 
 /* Unpack a payload for `op`; 0, or -1 with ERR_BAD_REQUEST (a protocol error of the guest). */
 int agent_info_parse(enum channel_op op, const void *data, size_t size, struct agent_info *ret_info,
@@ -62,5 +73,22 @@ int agent_request_exec(struct buffer *request, const struct agent_command *comma
     __attribute__((warn_unused_result));
 int agent_request_read(struct buffer *request, uint64_t offset, uint64_t length, const char *path,
                        struct error *e) __attribute__((warn_unused_result));
+int agent_request_stat(struct buffer *request, uint32_t flags, const char *path, struct error *e)
+    __attribute__((warn_unused_result));
+int agent_request_list(struct buffer *request, uint32_t limit, const char *after, const char *path,
+                       struct error *e) __attribute__((warn_unused_result));
+int agent_request_search(struct buffer *request, uint32_t limit, const char *path,
+                         const char *pattern, struct error *e) __attribute__((warn_unused_result));
+
+/* Which fields count: see enum channel_change; the others are 0, and `other` "". */
+struct agent_change {
+    enum channel_change change;
+    uint32_t flags; /* enum channel_change_flag */
+    uint32_t mode;
+    const char *path;
+    const char *other;
+};
+int agent_request_change(struct buffer *request, const struct agent_change *c, struct error *e)
+    __attribute__((warn_unused_result));
 int agent_request_write(struct buffer *request, uint32_t mode, const char *path, struct error *e)
     __attribute__((warn_unused_result));

@@ -61,7 +61,8 @@ struct peer_result {
     char text[CHANNEL_TEXT_MAX + 1];
     uint32_t kind, code;
     uint64_t wall_us, user_us, system_us, max_rss_bytes;
-    uint64_t bytes; /* READ's and WRITE's END */
+    uint64_t bytes; /* END of all but EXEC */
+    uint32_t flags; /* END of STAT, LIST, SEARCH, CHANGE */
     size_t frames;
 };
 
@@ -323,8 +324,9 @@ static inline void peer_parse_end(struct peer_result *r, const struct peer_frame
     memcpy(r->text, text, size);
     r->text[size] = '\0';
     assert_int_equal(r->status == 0, size == 0);
-    if (reader.left == 8) {
+    if (reader.left == 8 || reader.left == 12) {
         r->bytes = wire_get_u64(&reader);
+        r->flags = reader.left > 0 ? wire_get_u32(&reader) : 0;
     } else if (reader.left > 0) {
         r->kind = wire_get_u32(&reader);
         r->code = wire_get_u32(&reader);

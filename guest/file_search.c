@@ -1,0 +1,197 @@
+/*
+ * SEARCH: a walk over a tree without recursion. Directories that are still to be read wait as paths
+ * on a stack of bounded size; what has no room there, or in the reply, makes the result one that
+ * says "there is more".
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "dir.h"
+#include "file_path.h"
+#include "glob.h"
+#include "service.h"
+
+/* Names that are held against the pattern in one step. */
+#define STEP_NAMES 256u
+
+struct file_search {
+    char base[CHANNEL_PATH_MAX]; /* without a slash at its end: "" is the root */
+    int base_fd;
+    char pattern[FILE_PATTERN_MAX];
+    uint32_t limit;
+    uint32_t count;
+    struct buffer pending;     /* paths below the base, each with its NUL; the last comes first */
+    struct dir dir;            /* the one that is read ... */
+    char at[CHANNEL_PATH_MAX]; /* ... and its path below the base */
+    bool is_more;
+};
+
+/* Takes the next directory; false where none is left. */
+static bool take_pending(struct file_search *f)
+{
+    const char *bytes = (const char *)buffer_bytes(&f->pending);
+
+    if (f->pending.size == 0)
+        return false;
+    size_t start = f->pending.size - 1;
+    while (start > 0 && bytes[start - 1] != '\0')
+        start--;
+    memcpy(f->at, bytes + start, f->pending.size - start);
+    f->pending.size = start;
+    return true;
+}
+
+/* Opens it; 0, or an errno that is worth giving up for. What has gone, or is no place to enter, is
+ * passed over. */
+static int open_pending(struct file_search *f)
+{
+    int fd = dir_open_below(f->base_fd, f->at);
+
+    if (fd >= 0)
+        dir_set(&f->dir, fd);
+    else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        return errno;
+    else if (errno == ENAMETOOLONG)
+        f->is_more = true;
+    return 0;
+}
+
+/* One name; returns how many system calls it took, or -1 with errno. */
+static int judge(struct file_search *f, struct records *r, const struct dir_entry *entry)
+{
+    char path[CHANNEL_PATH_MAX], whole[CHANNEL_PATH_MAX];
+    int size =
+        snprintf(path, sizeof(path), "%s%s%s", f->at, f->at[0] != '\0' ? "/" : "", entry->name);
+    int whole_size = snprintf(whole, sizeof(whole), "%s/%s", f->base, path);
+
+    if (size >= (int)sizeof(path) || whole_size >= (int)sizeof(whole)) {
+        f->is_more = true;
+        return 0;
+    }
+    if ((entry->type == DT_DIR || entry->type == DT_UNKNOWN) && glob_leads(f->pattern, path) &&
+        buffer_append(&f->pending, path, (size_t)size + 1) < 0)
+        f->is_more = true;
+    if (!glob_match(f->pattern, path))
+        return 0;
+    if (f->count == f->limit || records_are_full(r)) {
+        f->is_more = true;
+        r->is_done = true;
+        return 0;
+    }
+    if (records_put(r, f->dir.fd, entry->name, AT_SYMLINK_NOFOLLOW, whole) == 0)
+        f->count++;
+    else if (errno != ENOENT)
+        return -1;
+    return 1;
+}
+
+/* 0, or an errno. */
+static int search_step(struct file_search *f, struct records *r)
+{
+    struct dir_entry entry;
+    int calls = 0;
+
+    for (unsigned names = 0; names < STEP_NAMES && calls < (int)RECORDS_STEP_CALLS; names++) {
+        if (r->is_done || !records_have_room(r))
+            break;
+        if (f->dir.fd >= 0 && dir_next(&f->dir, &entry)) {
+            int used = judge(f, r, &entry);
+            if (used < 0)
+                return errno;
+            calls += used;
+            continue;
+        }
+        calls++;
+        if (f->dir.fd < 0) {
+            r->is_done = !take_pending(f);
+            int error = r->is_done ? 0 : open_pending(f);
+            if (error != 0)
+                return error;
+        } else if (dir_fill(&f->dir) <= 0) {
+            dir_close(&f->dir);
+        }
+    }
+    r->flags = f->is_more ? CHANNEL_END_MORE : 0;
+    return 0;
+}
+
+static bool handle_pump(struct service *v, struct stream *s)
+{
+    struct records *r = &s->query.records;
+
+    if (!r->is_done && records_have_room(r)) {
+        int error = search_step(s->query.search, r);
+        if (error != 0) {
+            stream_fail(v, s, error, "searching: %s", strerror(error));
+            return false;
+        }
+    }
+    return records_pump(v, s);
+}
+
+static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+{
+    char path[CHANNEL_PATH_MAX];
+    uint32_t limit = wire_get_u32(r);
+    int path_result = file_path_get(r, path);
+    size_t pattern_size = 0;
+    const char *pattern = wire_get_string(r, FILE_PATTERN_MAX - 1, &pattern_size);
+
+    s->query = (struct file_query){0};
+    if (path_result < 0 || pattern == NULL || r->left != 0 || limit < 1 ||
+        limit > FILE_SEARCH_LIMIT_MAX)
+        return -1;
+    FD_AUTO int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct file_search *f = fd < 0 ? NULL : calloc(1, sizeof(*f));
+    if (f == NULL) {
+        int error = fd < 0 ? errno : ENOMEM;
+        stream_fail(v, s, error, "%s: %s", path, strerror(error));
+        return 0;
+    }
+    records_init(v, s);
+    s->query.search = f;
+    size_t size = strlen(path);
+    while (size > 0 && path[size - 1] == '/')
+        size--;
+    memcpy(f->base, path, size);
+    memcpy(f->pattern, pattern, pattern_size);
+    f->limit = limit;
+    f->base_fd = fd_take(&fd);
+    f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
+    dir_init(&f->dir);
+    if (buffer_append(&f->pending, "", 1) < 0)
+        stream_fail(v, s, ENOMEM, "%s: %s", path, strerror(ENOMEM));
+    return 0;
+}
+
+static void handle_reset(struct service *v, struct stream *s)
+{
+    stream_fail(v, s, ECANCELED, "the host gave up");
+}
+
+static void handle_fini(struct service *v, struct stream *s)
+{
+    struct file_search *f = s->query.search;
+
+    (void)v;
+    records_fini(&s->query.records);
+    if (f == NULL)
+        return;
+    dir_close(&f->dir);
+    fd_close(&f->base_fd);
+    buffer_fini(&f->pending);
+    free(f);
+}
+
+const struct stream_op file_search_op = {
+    .op = CHANNEL_OP_SEARCH,
+    .start = handle_start,
+    .reset = handle_reset,
+    .pump = handle_pump,
+    .fini = handle_fini,
+};

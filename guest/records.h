@@ -1,0 +1,48 @@
+/*
+ * Records (see cloche/channel.h) on their way to the host, and the end of the operation that makes
+ * them. An operation makes records while there is room for them, in steps of few system calls, and
+ * calls records_pump() after each step.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+
+struct service;
+struct stream;
+
+/* System calls of one step, about: a third of a millisecond each where the kernel is interpreted,
+ * and other streams wait meanwhile. */
+#define RECORDS_STEP_CALLS 16u
+
+struct records {
+    struct buffer out;  /* made and not yet sent */
+    uint64_t made;      /* bytes, ever */
+    uint64_t sent;      /* bytes, ever */
+    uint64_t silent_ns; /* when something was sent last */
+    bool is_done;       /* no more will be made */
+    uint32_t flags;     /* of END */
+};
+
+/* Sends INFO: the request has started. */
+void records_init(struct service *v, struct stream *s);
+void records_fini(struct records *r);
+
+/* Is there room for another record now? And in the reply as a whole? */
+bool records_have_room(const struct records *r);
+bool records_are_full(const struct records *r);
+
+/*
+ * Makes the record of `path`, seen from `dir_fd`, under `name`; there is room for it. `flags`:
+ * 0, or AT_SYMLINK_NOFOLLOW. Returns 0, or -1 with errno.
+ */
+int records_put(struct records *r, int dir_fd, const char *path, int flags, const char *name)
+    __attribute__((warn_unused_result));
+
+/*
+ * Sends a frame where there is one to send, and EOF and END (after which the stream is no more)
+ * when all is done. Returns true where another step, or another frame, can follow at once.
+ */
+bool records_pump(struct service *v, struct stream *s);
