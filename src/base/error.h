@@ -27,6 +27,8 @@
     X(ERR_METHOD_NOT_ALLOWED, "method_not_allowed", 405, 125)                                      \
     X(ERR_REQUEST_TIMEOUT, "request_timeout", 408, 124)                                            \
     X(ERR_CONFLICT, "conflict", 409, 125)                                                          \
+    X(ERR_FILE_EXISTS, "file_exists", 409, 125)                                                    \
+    X(ERR_DIRECTORY_NOT_EMPTY, "directory_not_empty", 409, 125)                                    \
     X(ERR_SANDBOX_GONE, "sandbox_gone", 410, 125)                                                  \
     X(ERR_TOO_LARGE, "too_large", 413, 125)                                                        \
     X(ERR_RANGE, "range_not_satisfiable", 416, 125)                                                \

@@ -33,6 +33,16 @@ void api_process_output(struct exchange *x);
 /* The process that the path names; NULL with an error, also for a query with other names. */
 struct process *api_process_find(struct exchange *x, const char *const *query, struct error *e);
 
+/* api_file_query.c, api_file_change.c */
+void api_file_stat(struct exchange *x);
+void api_file_list(struct exchange *x);
+void api_file_search(struct exchange *x);
+void api_file_delete(struct exchange *x);
+void api_file_mkdir(struct exchange *x);
+void api_file_rename(struct exchange *x);
+void api_file_chmod(struct exchange *x);
+void api_file_symlink(struct exchange *x);
+
 /* api_exec.c, api_files.c, api_run.c */
 void api_exec(struct exchange *x);
 void api_file_put(struct exchange *x);

@@ -15,6 +15,7 @@
 #include "cloche/limits.h"
 #include "daemon/api.h"
 #include "daemon/exchange.h"
+#include "daemon/file_call.h"
 #include "daemon/file_mode.h"
 #include "daemon/guest_file.h"
 #include "daemon/sandbox.h"
@@ -63,16 +64,10 @@ static void on_gone(struct exchange *x)
 static struct transfer *begin(struct exchange *x, const char *const *query,
                               struct agent_link **ret_link, struct error *e)
 {
-    const char *path = exchange_query(x, "path");
+    const char *path = NULL;
 
-    if (exchange_check_query(x, query, e) != 0)
-        return NULL;
-    if (path == NULL) {
-        (void)error_set(e, ERR_INVALID_PATH, "the query has no path");
-        (void)error_remedy(e, "Name the file, as in files?path=/workspace/data.csv.");
-        return NULL;
-    }
-    if (guest_file_check_path(path, strlen(path), e) != 0)
+    if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
+        guest_file_check_path(path, strlen(path), e) != 0)
         return NULL;
     struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
     if (s == NULL)
@@ -104,14 +99,14 @@ static void reply_put(struct exchange *x, uint64_t bytes)
     (void)SHA256End(&t->sha256, digest);
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    json_put_text(&w, "path", t->path);
+    json_put_bytes(&w, "path", t->path, strlen(t->path));
     json_put_int(&w, "size", (int64_t)bytes);
     json_put_text(&w, "sha256", digest);
     json_end_object(&w);
     exchange_reply_written(x, 201, &w);
 }
 
-static void on_put_end(void *arg, const struct error *why, uint64_t bytes)
+static void on_put_end(void *arg, const struct error *why, const struct agent_end *end)
 {
     struct exchange *x = arg;
     struct transfer *t = exchange_user(x);
@@ -120,7 +115,7 @@ static void on_put_end(void *arg, const struct error *why, uint64_t bytes)
     if (why != NULL)
         exchange_reply_error(x, why);
     else
-        reply_put(x, bytes);
+        reply_put(x, end->bytes);
 }
 
 /* The guest takes more: what was left over first, then the body goes on. */
@@ -306,12 +301,12 @@ static void on_get_data(void *arg, const uint8_t *data, size_t size)
     }
 }
 
-static void on_get_end(void *arg, const struct error *why, uint64_t bytes)
+static void on_get_end(void *arg, const struct error *why, const struct agent_end *end)
 {
     struct exchange *x = arg;
     struct transfer *t = exchange_user(x);
 
-    (void)bytes;
+    (void)end;
     t->file = NULL;
     if (why != NULL) {
         exchange_reply_error(x, why); /* cuts the connection where the reply has started */

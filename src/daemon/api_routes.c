@@ -19,5 +19,13 @@ const struct route api_routes[] = {
     {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output},
     {"PUT", "/v1/sandboxes/{id}/files", api_file_put},
     {"GET", "/v1/sandboxes/{id}/files", api_file_get},
+    {"DELETE", "/v1/sandboxes/{id}/files", api_file_delete},
+    {"GET", "/v1/sandboxes/{id}/files/stat", api_file_stat},
+    {"GET", "/v1/sandboxes/{id}/files/list", api_file_list},
+    {"GET", "/v1/sandboxes/{id}/files/search", api_file_search},
+    {"POST", "/v1/sandboxes/{id}/files/mkdir", api_file_mkdir},
+    {"POST", "/v1/sandboxes/{id}/files/rename", api_file_rename},
+    {"POST", "/v1/sandboxes/{id}/files/chmod", api_file_chmod},
+    {"POST", "/v1/sandboxes/{id}/files/symlink", api_file_symlink},
 };
 const size_t api_route_count = sizeof(api_routes) / sizeof(api_routes[0]);

@@ -239,11 +239,11 @@ static void on_collect_data(void *arg, const uint8_t *data, size_t size)
         guest_file_consume(call->file, size);
 }
 
-static void on_collect_end(void *arg, const struct error *why, uint64_t bytes)
+static void on_collect_end(void *arg, const struct error *why, const struct agent_end *end)
 {
     struct run_call *call = arg;
 
-    (void)bytes;
+    (void)end;
     call->file = NULL;
     put_file(call, why);
     call->collect_item = call->collect_item->next;
@@ -349,12 +349,12 @@ static void feed_file(void *arg)
 
 static void put_next(struct run_call *call);
 
-static void on_put_end(void *arg, const struct error *why, uint64_t bytes)
+static void on_put_end(void *arg, const struct error *why, const struct agent_end *end)
 {
     struct run_call *call = arg;
     struct error e;
 
-    (void)bytes;
+    (void)end;
     call->file = NULL;
     if (why != NULL) {
         e = *why;

@@ -12,13 +12,16 @@ struct guest_file {
     struct agent_stream *stream;
     struct guest_file_calls calls;
     void *arg;
-    char *path; /* for error texts */
+    const char *verb; /* these two for error texts */
+    char *path;
+    enum channel_op op;
     bool is_write;
     bool is_over;
     bool is_short_of_room; /* write: the guest has to take something before we may go on */
     bool is_finished;      /* write: all content was given */
     bool has_progress;     /* since the timer's last tick */
-    uint64_t unconsumed;   /* read: bytes that wait for our owner, so it is not the guest's turn */
+    uint64_t
+        unconsumed; /* read, ask: bytes that wait for our owner, so it is not the guest's turn */
 };
 
 /* What an errno of the guest means to a client; any other is ERR_FILE_REFUSED without a remedy. */
@@ -27,6 +30,11 @@ static const struct {
     enum error_code code;
     const char *remedy;
 } meanings[] = {
+    {EEXIST, ERR_FILE_EXISTS, "Choose another path, or remove what is there first."},
+    {ENOTEMPTY, ERR_DIRECTORY_NOT_EMPTY, "Add recursive=true to remove all that is in it, too."},
+    {EBUSY, ERR_FILE_REFUSED, "That is a mount point, or in use."},
+    {EPERM, ERR_FILE_REFUSED, "The sandbox's kernel does not let anyone do that."},
+    {EXDEV, ERR_FILE_REFUSED, "It cannot be moved there: copy it with a command, then remove it."},
     {ENOENT, ERR_FILE_NOT_FOUND, "Check the path; files are those inside the sandbox."},
     {EISDIR, ERR_FILE_REFUSED, "That is a directory; name a regular file."},
     {ENOTDIR, ERR_FILE_REFUSED, "A part of the path is a file, not a directory."},
@@ -37,7 +45,6 @@ static const struct {
     {EDQUOT, ERR_DISK_FULL, "Delete files in the sandbox or create it with a larger disk_mib."},
     {EFBIG, ERR_DISK_FULL, "Create the sandbox with a larger disk_mib."},
     {ENAMETOOLONG, ERR_INVALID_PATH, "A name in a path has at most 255 bytes."},
-    {EINVAL, ERR_FILE_REFUSED, "Only regular files can be read and written."},
     {ENXIO, ERR_FILE_REFUSED, "Only regular files can be read and written."},
 };
 
@@ -99,7 +106,10 @@ static void set_meaning(const struct guest_file *f, const struct agent_end *end,
             remedy = meanings[i].remedy;
         }
     }
-    (void)error_set(e, code, "cannot %s \"%.300s\"", f->is_write ? "write" : "read", f->path);
+    /* The agent's word for what is no regular file; the kernel has it for much else. */
+    if (end->status == EINVAL && agent_op_kind(f->op) != AGENT_OP_RECORDS)
+        remedy = "Only regular files can be read and written.";
+    (void)error_set(e, code, "cannot %s \"%.300s\"", f->verb, f->path);
     if (end->text[0] != '\0')
         (void)error_cause(e, "%.200s", end->text);
     else
@@ -114,12 +124,12 @@ static void on_stream_end(void *arg, enum agent_outcome outcome, const struct ag
     bool is_whole = outcome == AGENT_ENDED && end->status == 0;
 
     if (outcome != AGENT_ENDED)
-        (void)error_set(&e, ERR_SANDBOX_GONE, "the sandbox ended while \"%.300s\" was %s", f->path,
-                        f->is_write ? "written" : "read");
+        (void)error_set(&e, ERR_SANDBOX_GONE, "the sandbox ended before it could %s \"%.300s\"",
+                        f->verb, f->path);
     else if (!is_whole)
         set_meaning(f, end, &e);
     retire(f);
-    f->calls.on_end(f->arg, is_whole ? NULL : &e, is_whole ? end->bytes : 0);
+    f->calls.on_end(f->arg, is_whole ? NULL : &e, is_whole ? end : NULL);
 }
 
 /* Has the guest had its turn all the time since the last tick, and done nothing? */
@@ -138,7 +148,7 @@ static void on_timer(uv_timer_t *timer)
     (void)error_remedy(&e, "See if the sandbox's processes leave it any CPU; else delete it.");
     agent_stream_abandon(f->stream);
     retire(f);
-    f->calls.on_end(f->arg, &e, 0);
+    f->calls.on_end(f->arg, &e, NULL);
 }
 
 static void on_stream_info(void *arg, const struct agent_info *info)
@@ -154,7 +164,7 @@ static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *dat
 {
     struct guest_file *f = arg;
 
-    (void)lane; /* the link lets a read's only one pass */
+    (void)lane; /* the link lets only one pass */
     f->has_progress = true;
     f->unconsumed += size;
     f->calls.on_data(f->arg, data, size);
@@ -170,9 +180,9 @@ static void on_stream_writable(void *arg)
         f->calls.on_writable(f->arg);
 }
 
-static int start(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *path,
-                 struct buffer *request, const struct guest_file_calls *calls, void *arg,
-                 struct guest_file **ret_file, struct error *e)
+int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
+                   const char *path, struct buffer *request, const struct guest_file_calls *calls,
+                   void *arg, struct guest_file **ret_file, struct error *e)
 {
     static const struct agent_stream_calls stream_calls = {
         .on_info = on_stream_info,
@@ -188,6 +198,8 @@ static int start(uv_loop_t *loop, struct agent_link *link, enum channel_op op, c
     }
     f->calls = *calls;
     f->arg = arg;
+    f->verb = verb;
+    f->op = op;
     f->is_write = op == CHANNEL_OP_WRITE;
     if (agent_stream_open(link, op, f->is_write, request, &stream_calls, f, &f->stream, e) != 0) {
         free(f->path);
@@ -211,7 +223,8 @@ int guest_file_read(uv_loop_t *loop, struct agent_link *link, const char *path,
     int rc = agent_request_read(&request, of->offset, of->length, path, e);
 
     if (rc == 0)
-        rc = start(loop, link, CHANNEL_OP_READ, path, &request, calls, arg, ret_file, e);
+        rc = guest_file_ask(loop, link, CHANNEL_OP_READ, "read", path, &request, calls, arg,
+                            ret_file, e);
     buffer_fini(&request);
     return rc;
 }
@@ -224,7 +237,8 @@ int guest_file_write(uv_loop_t *loop, struct agent_link *link, const char *path,
     int rc = agent_request_write(&request, mode, path, e);
 
     if (rc == 0)
-        rc = start(loop, link, CHANNEL_OP_WRITE, path, &request, calls, arg, ret_file, e);
+        rc = guest_file_ask(loop, link, CHANNEL_OP_WRITE, "write", path, &request, calls, arg,
+                            ret_file, e);
     buffer_fini(&request);
     return rc;
 }

@@ -1,6 +1,7 @@
 /*
  * A file of a sandbox read or written through the agent, streamed in either direction with the
- * channel's flow control, of any size. The daemon holds no more of it than a queue's worth.
+ * channel's flow control, of any size. The daemon holds no more of it than a queue's worth. And
+ * what else the agent does with files: its records come as the content of a file does.
  *
  * A transfer whose guest makes no progress for GUEST_FILE_STALL_MS while it is the guest's turn
  * ends with ERR_UNREACHABLE; a slow client is the HTTP server's business.
@@ -13,6 +14,8 @@
 
 #include "base/error.h"
 #include "daemon/agent_link.h"
+
+struct buffer;
 
 #define GUEST_FILE_STALL_MS 60000u
 
@@ -27,14 +30,14 @@ struct guest_file_range {
 
 /*
  * on_end is called exactly once unless the transfer is abandoned; the transfer is dead when it
- * returns. `why` is NULL where all was moved that was asked for: `bytes`. No callback is made from
- * inside a call into this module.
+ * returns. `why` is NULL where all was done that was asked for; then `end` is the guest's. No
+ * callback is made from inside a call into this module.
  */
 struct guest_file_calls {
-    void (*on_info)(void *arg, const struct agent_info *info);    /* read */
-    void (*on_data)(void *arg, const uint8_t *data, size_t size); /* read */
+    void (*on_info)(void *arg, const struct agent_info *info);    /* read; may be NULL */
+    void (*on_data)(void *arg, const uint8_t *data, size_t size); /* read, ask */
     void (*on_writable)(void *arg);                               /* write; may be NULL */
-    void (*on_end)(void *arg, const struct error *why, uint64_t bytes);
+    void (*on_end)(void *arg, const struct error *why, const struct agent_end *end);
 };
 
 /* An absolute path of at most CHANNEL_PATH_MAX - 1 bytes without NUL, `..` component or trailing
@@ -52,6 +55,15 @@ int guest_file_read(uv_loop_t *loop, struct agent_link *link, const char *path,
 int guest_file_write(uv_loop_t *loop, struct agent_link *link, const char *path, uint32_t mode,
                      const struct guest_file_calls *calls, void *arg, struct guest_file **ret_file,
                      struct error *e) __attribute__((warn_unused_result));
+
+/*
+ * Starts an operation of AGENT_OP_RECORDS; as above. `request` is of agent_request_*(), whose bytes
+ * move out. `verb` (static) and `path` tell in errors what failed.
+ */
+int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
+                   const char *path, struct buffer *request, const struct guest_file_calls *calls,
+                   void *arg, struct guest_file **ret_file, struct error *e)
+    __attribute__((warn_unused_result));
 
 /* Read: `size` bytes of on_data are done with. */
 void guest_file_consume(struct guest_file *f, size_t size);
