@@ -79,10 +79,10 @@ static int read_step(struct file_list *l)
 /* Some records; 0, or an errno. */
 static int look_step(struct file_list *l, struct records *r)
 {
-    for (unsigned i = 0; i < RECORDS_STEP_CALLS && l->at < l->count; i++) {
+    for (uint64_t begin_ns = clock_mono_ns(); l->at < l->count;) {
         const char *name = l->names[l->at];
 
-        if (!records_have_room(r))
+        if (!records_have_room(r) || records_step_is_over(begin_ns))
             return 0;
         if (records_are_full(r)) {
             l->is_more = true;

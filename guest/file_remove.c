@@ -187,7 +187,7 @@ int file_remove_step(struct file_remove *f, bool *ret_done, const char **ret_pat
 {
     struct dir_entry entry;
 
-    for (unsigned i = 0; i < RECORDS_STEP_CALLS && !*ret_done; i++) {
+    for (uint64_t begin_ns = clock_mono_ns(); !*ret_done && !records_step_is_over(begin_ns);) {
         if (dir_next(&f->dir, &entry)) {
             int error = remove_entry(f, &entry);
             /* Somebody else has been here: the next pass sees what it is now. */

@@ -19,7 +19,7 @@ struct file_remove *file_remove_new(int parent_fd, const char *name, const char 
     __attribute__((warn_unused_result));
 void file_remove_free(struct file_remove *f);
 
-/* Some system calls' worth; sets *ret_done when nothing is left. Returns 0, or an errno, with the
+/* One short step; sets *ret_done when nothing is left. Returns 0, or an errno, with the
  * path of what is in the way in *ret_path (good until the next call). */
 int file_remove_step(struct file_remove *f, bool *ret_done, const char **ret_path)
     __attribute__((warn_unused_result));

@@ -16,9 +16,6 @@
 #include "glob.h"
 #include "service.h"
 
-/* Names that are held against the pattern in one step. */
-#define STEP_NAMES 256u
-
 struct file_search {
     char base[CHANNEL_PATH_MAX]; /* without a slash at its end: "" is the root */
     int base_fd;
@@ -61,7 +58,7 @@ static int open_pending(struct file_search *f)
     return 0;
 }
 
-/* One name; returns how many system calls it took, or -1 with errno. */
+/* One name; 0, or -1 with errno. */
 static int judge(struct file_search *f, struct records *r, const struct dir_entry *entry)
 {
     char path[CHANNEL_PATH_MAX], whole[CHANNEL_PATH_MAX];
@@ -87,27 +84,20 @@ static int judge(struct file_search *f, struct records *r, const struct dir_entr
         f->count++;
     else if (errno != ENOENT)
         return -1;
-    return 1;
+    return 0;
 }
 
 /* 0, or an errno. */
 static int search_step(struct file_search *f, struct records *r)
 {
     struct dir_entry entry;
-    int calls = 0;
+    uint64_t begin_ns = clock_mono_ns();
 
-    for (unsigned names = 0; names < STEP_NAMES && calls < (int)RECORDS_STEP_CALLS; names++) {
-        if (r->is_done || !records_have_room(r))
-            break;
+    while (!r->is_done && records_have_room(r) && !records_step_is_over(begin_ns)) {
         if (f->dir.fd >= 0 && dir_next(&f->dir, &entry)) {
-            int used = judge(f, r, &entry);
-            if (used < 0)
+            if (judge(f, r, &entry) < 0)
                 return errno;
-            calls += used;
-            continue;
-        }
-        calls++;
-        if (f->dir.fd < 0) {
+        } else if (f->dir.fd < 0) {
             r->is_done = !take_pending(f);
             int error = r->is_done ? 0 : open_pending(f);
             if (error != 0)

@@ -1,6 +1,6 @@
 /*
  * Records (see cloche/channel.h) on their way to the host, and the end of the operation that makes
- * them. An operation makes records while there is room for them, in steps of few system calls, and
+ * them. An operation makes records while there is room for them, in short steps, and
  * calls records_pump() after each step.
  */
 #pragma once
@@ -9,13 +9,19 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 
 struct service;
 struct stream;
 
-/* System calls of one step, about: a third of a millisecond each where the kernel is interpreted,
- * and other streams wait meanwhile. */
-#define RECORDS_STEP_CALLS 16u
+/* How long a step may take, but for its last system call, while other streams wait. A count of
+ * calls would not do: where the kernel is interpreted, one that removes a file takes 40 ms. */
+#define RECORDS_STEP_NS (5 * NS_PER_MS)
+
+static inline bool records_step_is_over(uint64_t begin_ns)
+{
+    return clock_mono_ns() - begin_ns >= RECORDS_STEP_NS;
+}
 
 struct records {
     struct buffer out;  /* made and not yet sent */
