@@ -20,7 +20,8 @@ import time
 import urllib.parse
 import uuid
 
-__all__ = ["Client", "ClocheError", "Process", "Result", "Sandbox", "DEFAULT_SOCKET"]
+__all__ = ["Client", "ClocheError", "File", "Matches", "Process", "Result", "Sandbox",
+           "DEFAULT_SOCKET"]
 __version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/cloche/cloche.sock"
@@ -78,6 +79,36 @@ class Result:
         return self.stdout.decode("utf-8", "replace")
 
 
+@dataclasses.dataclass
+class File:
+    """What a path of the sandbox is.
+
+    `type` is "file", "directory", "symlink" (then `target` is set), "fifo", "socket", "char_device"
+    or "block_device", `mtime` an RFC 3339 time. Bytes of a path that are no UTF-8 are surrogate
+    escapes, as in os.fsdecode(); every call takes such a path again.
+    """
+
+    path: str
+    type: str
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: "str | None"
+    target: "str | None" = None
+
+    @property
+    def name(self):
+        """The last component."""
+        return self.path.rpartition("/")[2]
+
+
+class Matches(list):
+    """Files found; `truncated` where there are more."""
+
+    truncated = False
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("cloche", timeout=timeout, blocksize=PIECE_BYTES)
@@ -106,6 +137,41 @@ def _put_bytes(body, name, data):
         body[name] = data
     elif data is not None:
         body[name + "_base64"] = base64.b64encode(data).decode()
+
+
+def _path_of(record, name):
+    if record.get(name) is None and name + "_base64" not in record:
+        return None
+    return _bytes_of(record, name).decode("utf-8", "surrogateescape")
+
+
+def _put_path(body, name, path):
+    data = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    try:
+        body[name] = data.decode()
+    except UnicodeDecodeError:
+        body[name + "_base64"] = base64.b64encode(data).decode()
+
+
+def _file_of(record, directory=None):
+    path = _path_of(record, "path" if directory is None else "name")
+    if directory is not None:
+        path = directory.rstrip("/") + "/" + path
+    return File(path=path, type=record["type"], size=record["size"], mode=int(record["mode"], 8),
+                uid=record["uid"], gid=record["gid"], mtime=record.get("mtime"),
+                target=_path_of(record, "target"))
+
+
+def _range_of(offset, length):
+    """The Range header, or none; a negative offset counts from the end."""
+    if offset is None and length is None:
+        return {}
+    if length is not None and length < 1 or (offset or 0) < 0 and length is not None:
+        raise ValueError("length is at least 1, and goes with an offset from the start")
+    if (offset or 0) < 0:
+        return {"Range": f"bytes={offset}"}
+    last = "" if length is None else (offset or 0) + length - 1
+    return {"Range": f"bytes={offset or 0}-{last}"}
 
 
 def _error_of(status, raw):
@@ -383,15 +449,18 @@ class Sandbox:
         finally:
             connection.close()
 
-    def get(self, path):
-        """A file's content as bytes."""
+    def get(self, path, offset=None, length=None):
+        """A file's content as bytes: all of it, `length` bytes from `offset` on, or with a
+        negative offset the last ones. A file that has none of them is an error."""
         content = io.BytesIO()
-        self.get_to(path, content)
+        self.get_to(path, content, offset, length)
         return content.getvalue()
 
-    def get_to(self, path, fileobj):
-        """Writes a file's content to a binary file object; returns the number of bytes."""
-        connection, response = self._client._open("GET", self._files({"path": path}))
+    def get_to(self, path, fileobj, offset=None, length=None):
+        """Writes a file's content to a binary file object; returns the number of bytes. A file
+        that has no size of its own (in /proc, say) comes whole, whatever the offset is."""
+        connection, response = self._client._open("GET", self._files({"path": path}), None,
+                                                  _range_of(offset, length))
         try:
             size = 0
             while True:
@@ -409,6 +478,61 @@ class Sandbox:
         finally:
             connection.close()
 
+    def stat(self, path, follow=False):
+        """What is at that path, as a File; `follow` looks behind a symbolic link."""
+        query = {"path": path, **({"follow": "true"} if follow else {})}
+        return _file_of(self._client._json("GET", self._files(query, "/stat")))
+
+    def list(self, path):
+        """Yields a File for each entry of a directory, sorted by the names' bytes."""
+        directory = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
+        query = {"path": path}
+        while True:
+            page = self._client._json("GET", self._files(query, "/list"))
+            for record in page["entries"]:
+                yield _file_of(record, directory)
+            query["after"] = _path_of(page, "next")
+            if query["after"] is None:
+                return
+
+    def search(self, path, pattern, limit=None):
+        """The files below a directory that match, as Matches, in no order. The pattern is one for
+        the path from there: *, ?, [a-z], and ** for any number of directories."""
+        query = {"path": path, "pattern": pattern}
+        if limit is not None:
+            query["limit"] = limit
+        reply = self._client._json("GET", self._files(query, "/search"))
+        found = Matches(_file_of(record) for record in reply["entries"])
+        found.truncated = reply["truncated"]
+        return found
+
+    def mkdir(self, path, mode=None, parents=True):
+        """Makes a directory; returns whether it was not there before."""
+        body = {"parents": parents, **({} if mode is None else {"mode": f"{mode:04o}"})}
+        return self._change("mkdir", body, path=path)["created"]
+
+    def rename(self, source, target, overwrite=False):
+        """Moves a file or directory to another path, where nothing is unless `overwrite`."""
+        self._change("rename", {"overwrite": overwrite}, **{"from": source, "to": target})
+
+    def remove(self, path, recursive=False):
+        """Removes a file, an empty directory or, `recursive`, one with all that is in it."""
+        query = {"path": path, **({"recursive": "true"} if recursive else {})}
+        self._client._json("DELETE", self._files(query))
+
+    def chmod(self, path, mode):
+        """Sets permission bits, as in 0o755."""
+        self._change("chmod", {"mode": f"{mode:04o}"}, path=path)
+
+    def symlink(self, target, path):
+        """Makes a symbolic link at `path` that says `target`."""
+        self._change("symlink", {}, target=target, path=path)
+
+    def _change(self, call, body, **paths):
+        for name, path in paths.items():
+            _put_path(body, name, path)
+        return self._client._json("POST", f"{self._path}/files/{call}", body)
+
     def extend(self, timeout_s):
         """Moves its end to `timeout_s` seconds from now; returns what the API says about it."""
         self.described = self._client._json("PATCH", self._path, {"timeout_s": timeout_s})
@@ -418,8 +542,9 @@ class Sandbox:
         """Ends it; returns when nothing of it is left."""
         self._client._json("DELETE", self._path)
 
-    def _files(self, query):
-        return self._path + "/files?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+    def _files(self, query, call=""):
+        return f"{self._path}/files{call}?" + urllib.parse.urlencode(
+            query, quote_via=urllib.parse.quote, encoding="utf-8", errors="surrogateescape")
 
 
 class Process:

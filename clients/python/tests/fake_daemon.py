@@ -1,6 +1,7 @@
 """A daemon without guests: the API's shapes, with sandboxes that are a dict of files each. What an
 exec does is in the command's first word."""
 import base64
+import fnmatch
 import http.server
 import json
 import os
@@ -107,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def handle_call(self):
         url = urllib.parse.urlsplit(self.path)
         parts = [urllib.parse.unquote(p) for p in url.path.split("/")[2:]]
-        query = dict(urllib.parse.parse_qsl(url.query))
+        query = dict(urllib.parse.parse_qsl(url.query, errors="surrogateescape"))
         body = self.body()
         self.fake.requests.append((self.command, self.path, dict(self.headers), body))
         try:
@@ -156,6 +157,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif rest == ["files"] and self.command == "PUT":
             box["files"][query["path"]] = body
             self.reply(201, {"path": query["path"], "size": len(body)})
+        elif rest == ["files"] and self.command == "DELETE":
+            self.remove(box, query)
+        elif rest[0:1] == ["files"] and len(rest) == 2:
+            call = getattr(self, "file_" + rest[1])
+            call(box, query if self.command == "GET" else json.loads(body))
         elif rest == ["files"]:
             if query["path"] not in box["files"]:
                 raise Refusal(404, "file_not_found", f"{query['path']}: no such file")
@@ -167,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(data)
                 self.close_connection = True
                 return
-            self.reply(200, data, "application/octet-stream")
+            self.reply_range(data)
         elif self.command == "DELETE":
             del self.fake.sandboxes[name]
             self.send_response(204)
@@ -176,6 +182,81 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.command == "PATCH":
                 box["described"].update(json.loads(body))
             self.reply(200, box["described"])
+
+    def reply_range(self, data):
+        asked = self.headers.get("Range")
+        if asked is None:
+            self.reply(200, data, "application/octet-stream")
+            return
+        first, last = asked.removeprefix("bytes=").split("-")
+        piece = data[-int(last):] if not first else data[int(first):int(last or len(data)) + 1]
+        if not piece:
+            raise Refusal(416, "range_not_satisfiable", "nothing there")
+        self.reply(206, piece, "application/octet-stream")
+
+    @staticmethod
+    def record(box, path, key):
+        """A path that others begin with is a directory; so is none."""
+        data = box["files"].get(path)
+        if data is None and not any(p.startswith(path + "/") for p in box["files"]):
+            raise Refusal(404, "file_not_found", f"{path!r}: no such file")
+        record = {"type": "directory" if data is None else "file", "size": len(data or b""),
+                  "mode": "0644", "uid": 0, "gid": 0, "mtime": "2026-01-02T03:04:05.000000006Z"}
+        if data is not None and data.startswith(b"->"):
+            record.update(type="symlink", target=data[2:].decode())
+        put_bytes(record, key, (path if key == "path" else path.rpartition("/")[2]).encode(
+            "utf-8", "surrogateescape"))
+        return record
+
+    def file_stat(self, box, query):
+        self.reply(200, self.record(box, query["path"], "path"))
+
+    def file_list(self, box, query):
+        prefix = query["path"].rstrip("/") + "/"
+        names = sorted({p[len(prefix):].partition("/")[0].encode("utf-8", "surrogateescape")
+                        for p in box["files"] if p.startswith(prefix)})
+        names = [n for n in names
+                 if n > query.get("after", "").encode("utf-8", "surrogateescape")]
+        page = {"entries": [self.record(box, prefix + n.decode("utf-8", "surrogateescape"), "name")
+                            for n in names[:2]], "next": None}  # pages of two
+        if len(names) > 2:
+            del page["next"]
+            put_bytes(page, "next", names[1])
+        self.reply(200, page)
+
+    def file_search(self, box, query):
+        found = [p for p in box["files"] if fnmatch.fnmatch(p, "*" + query["pattern"])]
+        limit = int(query.get("limit", 1000))
+        self.reply(200, {"entries": [self.record(box, p, "path") for p in found[:limit]],
+                         "truncated": len(found) > limit})
+
+    def file_mkdir(self, box, body):
+        self.reply(201, {"path": body["path"], "created": True})
+
+    def file_rename(self, box, body):
+        paths = [base64.b64decode(body[n + "_base64"]).decode("utf-8", "surrogateescape")
+                 if n + "_base64" in body else body[n] for n in ("from", "to")]
+        if paths[1] in box["files"] and not body["overwrite"]:
+            raise Refusal(409, "file_exists", "it is there")
+        box["files"][paths[1]] = box["files"].pop(paths[0])
+        self.reply(200, {})
+
+    def file_chmod(self, box, body):
+        self.reply(200, body)
+
+    def file_symlink(self, box, body):
+        box["files"][body["path"]] = b"->" + body["target"].encode()
+        self.reply(201, body)
+
+    def remove(self, box, query):
+        self.record(box, query["path"], "path")
+        inside = [p for p in box["files"] if p.startswith(query["path"] + "/")]
+        if inside and "recursive" not in query:
+            raise Refusal(409, "directory_not_empty", "it is not empty")
+        for path in inside + [query["path"]]:
+            box["files"].pop(path, None)
+        self.send_response(204)
+        self.end_headers()
 
     def exec(self, body):
         result, out = exec_result(body)

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import sys
 import unittest
@@ -17,6 +18,11 @@ class ClientTest(unittest.TestCase):
         self.fake = FakeDaemon()
         self.addCleanup(self.fake.close)
         self.client = cloche.Client(self.fake.socket, timeout=10)
+
+    def assert_error(self, code, call, *arguments):
+        with self.assertRaises(cloche.ClocheError) as caught:
+            call(*arguments)
+        self.assertEqual(caught.exception.code, code)
 
     def last_request(self):
         return self.fake.requests[-1]
@@ -109,6 +115,70 @@ class ClientTest(unittest.TestCase):
         sandbox.put("/cut", BYTES)
         with self.assertRaises(cloche.ClocheError):
             sandbox.get("/cut")
+
+    def test_get_a_range(self):
+        sandbox = self.client.create()
+        sandbox.put("/a", b"0123456789")
+        self.assertEqual(sandbox.get("/a", 2, 3), b"234")
+        self.assertEqual(sandbox.get("/a", length=3), b"012")
+        self.assertEqual(sandbox.get("/a", 8), b"89")
+        self.assertEqual(sandbox.get("/a", -4), b"6789")
+        for offset, length in ((0, 0), (0, -1), (-3, 2)):
+            with self.assertRaises(ValueError):
+                sandbox.get("/a", offset, length)
+        self.assert_error("range_not_satisfiable", sandbox.get, "/a", 10)
+
+    def test_stat(self):
+        sandbox = self.client.create()
+        sandbox.put("/d/a\udcff", b"12")
+        found = sandbox.stat("/d/a\udcff")
+        self.assertEqual((found.path, found.name, found.type, found.size, found.mode),
+                         ("/d/a\udcff", "a\udcff", "file", 2, 0o644))
+        self.assertIn("path=%2Fd%2Fa%FF", self.last_request()[1])
+        self.assertEqual(sandbox.stat("/d", follow=True).type, "directory")
+        self.assertIn("follow=true", self.last_request()[1])
+        self.assert_error("file_not_found", sandbox.stat, "/none")
+
+    def test_list_follows_pages_of_any_names(self):
+        sandbox = self.client.create()
+        names = ["a", "b\udcfe", "b\udcff", "c\nd", "e"]
+        for name in names:
+            sandbox.put("/d/" + name, b"")
+        self.assertEqual([f.path for f in sandbox.list("/d/")], ["/d/" + n for n in names])
+        self.assertEqual([f.name for f in sandbox.list(b"/d")], names)
+        self.assertEqual(list(sandbox.list("/none")), [])
+
+    def test_search_says_when_there_is_more(self):
+        sandbox = self.client.create()
+        for name in ("a.py", "b.py", "c.txt"):
+            sandbox.put("/d/" + name, b"")
+        found = sandbox.search("/d", "*.py")
+        self.assertEqual(([f.name for f in found], found.truncated), (["a.py", "b.py"], False))
+        found = sandbox.search("/d", "*.py", limit=1)
+        self.assertEqual((len(found), found.truncated), (1, True))
+
+    def test_changes(self):
+        sandbox = self.client.create()
+        self.assertTrue(sandbox.mkdir("/d", mode=0o700))
+        self.assertEqual(json.loads(self.last_request()[3]),
+                         {"path": "/d", "mode": "0700", "parents": True})
+        sandbox.put("/d/a", b"a")
+        sandbox.put("/d/b", b"b")
+        self.assert_error("file_exists", sandbox.rename, "/d/a", "/d/b")
+        sandbox.rename("/d/a", "/d/b", overwrite=True)
+        sandbox.rename("/d/b", "/d/c\udcff")
+        self.assertEqual(sandbox.get("/d/c\udcff"), b"a")
+        sandbox.chmod("/d/c\udcff", 0o4711)
+        self.assertEqual(json.loads(self.last_request()[3])["mode"], "4711")
+        sandbox.symlink("../x", "/d/link")
+        self.assertEqual(sandbox.stat("/d/link").target, "../x")
+
+    def test_remove(self):
+        sandbox = self.client.create()
+        sandbox.put("/d/a", b"a")
+        self.assert_error("directory_not_empty", sandbox.remove, "/d")
+        sandbox.remove("/d", recursive=True)
+        self.assert_error("file_not_found", sandbox.remove, "/d")
 
     def test_extend(self):
         sandbox = self.client.create()
