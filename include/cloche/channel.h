@@ -124,7 +124,7 @@ enum channel_change {
 };
 
 enum channel_change_flag {
-    CHANNEL_CHANGE_PARENTS = 1u << 0,   /* MKDIR: missing ones are made, one that is there is fine */
+    CHANNEL_CHANGE_PARENTS = 1u << 0, /* MKDIR: missing ones are made, one that is there is fine */
     CHANNEL_CHANGE_OVERWRITE = 1u << 1, /* RENAME: what is there goes */
     CHANNEL_CHANGE_TREE = 1u << 2,      /* REMOVE: a directory with all that is in it */
 };
