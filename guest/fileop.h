@@ -13,6 +13,7 @@
 struct file_list;
 struct file_remove;
 struct file_search;
+struct file_watch;
 struct stream_op;
 
 struct file_read {
@@ -41,13 +42,14 @@ struct file_write {
     char temp_name[FILE_NAME_BYTES]; /* empty: there is none */
 };
 
-/* STAT, LIST, SEARCH, CHANGE. What works in steps keeps its state apart. */
+/* STAT, LIST, SEARCH, CHANGE, WATCH. What works in steps keeps its state apart. */
 struct file_query {
     struct records records;
     union {
         struct file_list *list;
         struct file_search *search;
         struct file_remove *remove;
+        struct file_watch *watch;
     };
 };
 
@@ -57,3 +59,7 @@ extern const struct stream_op file_stat_op;
 extern const struct stream_op file_list_op;
 extern const struct stream_op file_search_op;
 extern const struct stream_op file_change_op;
+extern const struct stream_op file_watch_op;
+
+/* Something has happened in what is watched. */
+void file_watch_event(struct stream *s);

@@ -10,16 +10,26 @@
 #include "base/wire.h"
 #include "service.h"
 
-#define RECORD_BYTES_MAX (4u + 8 + 4 + 4 + 8 + 4 + 2 * (4u + CHANNEL_PATH_MAX))
-#define OUT_BYTES_MAX    (CHANNEL_PAYLOAD_MAX + RECORD_BYTES_MAX)
+/* Where there is room for one record, there is for two: an event may end the wait for another. */
+#define OUT_BYTES_MAX (CHANNEL_PAYLOAD_MAX + 2 * RECORD_BYTES_MAX)
 /* The host gives up on an operation that is silent for long. */
 #define SILENCE_NS_MAX (5 * NS_PER_S)
 
-void records_init(struct service *v, struct stream *s)
+void records_prepare(struct stream *s)
 {
     s->query = (struct file_query){
         .records = {.out = BUFFER_INIT(OUT_BYTES_MAX), .silent_ns = clock_mono_ns()}};
+}
+
+void records_start(struct service *v, const struct stream *s)
+{
     port_put(&v->port, s->id, CHANNEL_INFO, CHANNEL_LANE_IN, NULL, 0);
+}
+
+void records_init(struct service *v, struct stream *s)
+{
+    records_prepare(s);
+    records_start(v, s);
 }
 
 void records_fini(struct records *r)
@@ -29,13 +39,18 @@ void records_fini(struct records *r)
 
 bool records_have_room(const struct records *r)
 {
-    return r->out.size <= OUT_BYTES_MAX - RECORD_BYTES_MAX;
+    return r->out.size <= OUT_BYTES_MAX - 2 * RECORD_BYTES_MAX;
 }
 
 bool records_are_full(const struct records *r)
 {
     /* Two marks of being at work fit behind the last record, whatever comes. */
     return r->made + RECORD_BYTES_MAX + 8 > FILE_RECORDS_BYTES_MAX;
+}
+
+uint8_t *records_reserve(struct records *r)
+{
+    return buffer_reserve(&r->out, RECORD_BYTES_MAX);
 }
 
 int records_put(struct records *r, int dir_fd, const char *path, int flags, const char *name)
@@ -50,7 +65,7 @@ int records_put(struct records *r, int dir_fd, const char *path, int flags, cons
     /* It may have become something else meanwhile. */
     if (S_ISLNK(st.st_mode))
         target_size = readlinkat(dir_fd, path, target, sizeof(target) - 1);
-    uint8_t *to = buffer_reserve(&r->out, RECORD_BYTES_MAX);
+    uint8_t *to = records_reserve(r);
     if (to == NULL) {
         errno = ENOMEM;
         return -1;
@@ -91,6 +106,21 @@ static void end(struct service *v, struct stream *s)
     stream_end(v, s, bytes, sizeof(bytes));
 }
 
+void records_send(struct service *v, struct stream *s)
+{
+    struct records *r = &s->query.records;
+    size_t size = stream_send_room(s, CHANNEL_LANE_IN, r->out.size);
+
+    if (size == 0 || !port_has_room(&v->port))
+        return;
+    memcpy(port_data_begin(&v->port, size), buffer_bytes(&r->out), size);
+    port_data_end(&v->port, s->id, CHANNEL_LANE_IN, size);
+    buffer_consume(&r->out, size);
+    s->send_credit[CHANNEL_LANE_IN] -= size;
+    r->sent += size;
+    r->silent_ns = clock_mono_ns();
+}
+
 bool records_pump(struct service *v, struct stream *s)
 {
     struct records *r = &s->query.records;
@@ -102,15 +132,7 @@ bool records_pump(struct service *v, struct stream *s)
         if (r->out.size == 0)
             put_mark(r);
     }
-    size_t size = stream_send_room(s, CHANNEL_LANE_IN, r->out.size);
-    if (size > 0 && port_has_room(&v->port)) {
-        memcpy(port_data_begin(&v->port, size), buffer_bytes(&r->out), size);
-        port_data_end(&v->port, s->id, CHANNEL_LANE_IN, size);
-        buffer_consume(&r->out, size);
-        s->send_credit[CHANNEL_LANE_IN] -= size;
-        r->sent += size;
-        r->silent_ns = clock_mono_ns();
-    }
+    records_send(v, s);
     if (r->is_done && r->out.size == 0) {
         end(v, s);
         return false;

@@ -10,6 +10,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "cloche/channel.h"
 
 struct service;
 struct stream;
@@ -32,7 +33,9 @@ struct records {
     uint32_t flags;     /* of END */
 };
 
-/* Sends INFO: the request has started. */
+/* records_start sends INFO: the request has started. records_init does both. */
+void records_prepare(struct stream *s);
+void records_start(struct service *v, const struct stream *s);
 void records_init(struct service *v, struct stream *s);
 void records_fini(struct records *r);
 
@@ -46,6 +49,13 @@ bool records_are_full(const struct records *r);
  */
 int records_put(struct records *r, int dir_fd, const char *path, int flags, const char *name)
     __attribute__((warn_unused_result));
+
+/* Room for one record's bytes, of which buffer_commit() takes what is used; NULL: no memory. */
+#define RECORD_BYTES_MAX (4u + 8 + 4 + 4 + 8 + 4 + 2 * (4u + CHANNEL_PATH_MAX))
+uint8_t *records_reserve(struct records *r) __attribute__((warn_unused_result));
+
+/* Sends one frame of what is made, as far as there is credit. */
+void records_send(struct service *v, struct stream *s);
 
 /*
  * Sends a frame where there is one to send, and EOF and END (after which the stream is no more)

@@ -101,7 +101,9 @@ static void dispatch(struct service *v, const struct epoll_event *event)
     if (id != 0) {
         /* An event of the same batch may have ended the stream. */
         struct stream *s = streams_find(&v->streams, id);
-        if (s != NULL)
+        if (s != NULL && tag == SERVICE_TAG_WATCH)
+            file_watch_event(s);
+        else if (s != NULL)
             command_event(v, s, tag, event->events);
     } else if (tag == SERVICE_TAG_SIGNAL) {
         reap_children(v);

@@ -22,6 +22,7 @@ enum service_tag {
     SERVICE_TAG_STDOUT,
     SERVICE_TAG_STDERR,
     SERVICE_TAG_GROUP,
+    SERVICE_TAG_WATCH,
 };
 
 struct service {

@@ -87,14 +87,18 @@ enum channel_signal_scope {
  *          paths. Symbolic links are not followed and mount points not entered.
  *   CHANGE u32 change (enum channel_change), u32 flags, u32 mode, str path, str other
  *          No records. To remove a tree takes as long as it takes.
- *                                               INFO: nothing
- *          records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
+ *   WATCH  u32 flags (CHANNEL_WATCH_TREE), str path
+ *          Events in place of records, until the directory is gone; INFO when all later changes
+ * will be seen. INFO: nothing records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
  *                                                    (enum channel_end_flag)
  *
  * A record is u32 st_mode, u64 size, u32 uid, u32 gid, i64 seconds and u32 nanoseconds of the last
  * change of content, str name, str target (of a symbolic link, else empty). A mode of 0 stands for
  * "still at work", and nothing follows it: the agent says so now and then while it has nothing else
  * to say. All records of a reply together have at most FILE_RECORDS_BYTES_MAX bytes.
+ *
+ * An event is u32 kind (enum channel_event; 0 as above), u32 1 for a directory, else 0, str path,
+ * str from (of MOVED, else empty).
  *
  * Every END starts with u32 status (0, or the guest's Linux errno) and str text (empty, or what
  * failed, in words); the op's fields follow only where status is 0.
@@ -107,12 +111,25 @@ enum channel_op {
     CHANNEL_OP_LIST = 11,
     CHANNEL_OP_SEARCH = 12,
     CHANNEL_OP_CHANGE = 13,
+    CHANNEL_OP_WATCH = 14,
 };
 
 #define CHANNEL_READ_TAIL UINT64_MAX
 
 enum channel_stat_flag {
     CHANNEL_STAT_FOLLOW = 1u << 0, /* the last component, where it is a symbolic link */
+};
+
+enum channel_watch_flag {
+    CHANNEL_WATCH_TREE = 1u << 0, /* the directories below as well */
+};
+
+enum channel_event {
+    CHANNEL_EVENT_CREATED = 1,
+    CHANNEL_EVENT_MODIFIED = 2, /* content, mode, owner or times */
+    CHANNEL_EVENT_DELETED = 3,
+    CHANNEL_EVENT_MOVED = 4,    /* within what is watched */
+    CHANNEL_EVENT_OVERFLOW = 5, /* some events are lost; both paths are empty */
 };
 
 enum channel_change {

@@ -47,6 +47,7 @@
 #define FILE_NAME_BYTES         256u   /* one component: NAME_MAX of Linux and the NUL */
 #define FILE_RECORDS_BYTES_MAX  (2 * MIB)
 #define FILE_SEARCH_PENDING_MAX (1 * MIB) /* paths of directories that a search has yet to read */
+#define FILE_WATCHES_MAX        4096u     /* directories of one watch */
 #define FILE_REMOVE_DEPTH_MAX   64u       /* a tree's depth, in paths of CHANNEL_PATH_MAX bytes */
 
 /* HTTP */

@@ -229,16 +229,27 @@ int agent_request_write(struct buffer *request, uint32_t mode, const char *path,
     return 0;
 }
 
-int agent_request_stat(struct buffer *request, uint32_t flags, const char *path, struct error *e)
+static int request_flags_path(struct buffer *request, enum channel_op op, uint32_t flags,
+                              const char *path, struct error *e)
 {
     struct wire_writer w;
 
-    if (begin(request, CHANNEL_OP_STAT, 2 + 4 + string_bytes(path), &w, e) != 0)
+    if (begin(request, op, 2 + 4 + string_bytes(path), &w, e) != 0)
         return -1;
     wire_put_u32(&w, flags);
     put_text(&w, path);
     buffer_commit(request, w.used);
     return 0;
+}
+
+int agent_request_stat(struct buffer *request, uint32_t flags, const char *path, struct error *e)
+{
+    return request_flags_path(request, CHANNEL_OP_STAT, flags, path, e);
+}
+
+int agent_request_watch(struct buffer *request, uint32_t flags, const char *path, struct error *e)
+{
+    return request_flags_path(request, CHANNEL_OP_WATCH, flags, path, e);
 }
 
 int agent_request_list(struct buffer *request, uint32_t limit, const char *after, const char *path,

@@ -33,10 +33,11 @@ void api_process_output(struct exchange *x);
 /* The process that the path names; NULL with an error, also for a query with other names. */
 struct process *api_process_find(struct exchange *x, const char *const *query, struct error *e);
 
-/* api_file_query.c, api_file_change.c */
+/* api_file_query.c, api_file_watch.c, api_file_change.c */
 void api_file_stat(struct exchange *x);
 void api_file_list(struct exchange *x);
 void api_file_search(struct exchange *x);
+void api_file_watch(struct exchange *x);
 void api_file_delete(struct exchange *x);
 void api_file_mkdir(struct exchange *x);
 void api_file_rename(struct exchange *x);

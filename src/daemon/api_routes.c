@@ -23,6 +23,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/sandboxes/{id}/files/stat", api_file_stat},
     {"GET", "/v1/sandboxes/{id}/files/list", api_file_list},
     {"GET", "/v1/sandboxes/{id}/files/search", api_file_search},
+    {"GET", "/v1/sandboxes/{id}/files/watch", api_file_watch},
     {"POST", "/v1/sandboxes/{id}/files/mkdir", api_file_mkdir},
     {"POST", "/v1/sandboxes/{id}/files/rename", api_file_rename},
     {"POST", "/v1/sandboxes/{id}/files/chmod", api_file_chmod},

@@ -19,6 +19,7 @@ struct guest_file {
     bool is_over;
     bool is_short_of_room; /* write: the guest has to take something before we may go on */
     bool is_finished;      /* write: all content was given */
+    bool has_started;      /* INFO came */
     bool has_progress;     /* since the timer's last tick */
     uint64_t
         unconsumed; /* read, ask: bytes that wait for our owner, so it is not the guest's turn */
@@ -32,6 +33,7 @@ static const struct {
 } meanings[] = {
     {EEXIST, ERR_FILE_EXISTS, "Choose another path, or remove what is there first."},
     {ENOTEMPTY, ERR_DIRECTORY_NOT_EMPTY, "Add recursive=true to remove all that is in it, too."},
+    {EMFILE, ERR_TOO_MANY, "End other watches and commands, or watch fewer directories."},
     {EBUSY, ERR_FILE_REFUSED, "That is a mount point, or in use."},
     {EPERM, ERR_FILE_REFUSED, "The sandbox's kernel does not let anyone do that."},
     {EXDEV, ERR_FILE_REFUSED, "It cannot be moved there: copy it with a command, then remove it."},
@@ -137,9 +139,11 @@ static void on_timer(uv_timer_t *timer)
 {
     struct guest_file *f = timer->data;
     bool is_guests_turn = f->is_write ? f->is_short_of_room || f->is_finished : f->unconsumed == 0;
+    /* What is watched may be quiet for ever. */
+    bool may_be_silent = f->op == CHANNEL_OP_WATCH && f->has_started;
     struct error e = ERROR_INIT;
 
-    if (f->has_progress || !is_guests_turn) {
+    if (f->has_progress || !is_guests_turn || may_be_silent) {
         f->has_progress = false;
         return;
     }
@@ -156,6 +160,7 @@ static void on_stream_info(void *arg, const struct agent_info *info)
     struct guest_file *f = arg;
 
     f->has_progress = true;
+    f->has_started = true;
     if (f->calls.on_info != NULL)
         f->calls.on_info(f->arg, info);
 }

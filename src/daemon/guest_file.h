@@ -4,7 +4,8 @@
  * what else the agent does with files: its records come as the content of a file does.
  *
  * A transfer whose guest makes no progress for GUEST_FILE_STALL_MS while it is the guest's turn
- * ends with ERR_UNREACHABLE; a slow client is the HTTP server's business.
+ * ends with ERR_UNREACHABLE (a WATCH may be silent once it has started); a slow client is the HTTP
+ * server's business.
  */
 #pragma once
 
@@ -34,7 +35,7 @@ struct guest_file_range {
  * callback is made from inside a call into this module.
  */
 struct guest_file_calls {
-    void (*on_info)(void *arg, const struct agent_info *info);    /* read; may be NULL */
+    void (*on_info)(void *arg, const struct agent_info *info);    /* read, ask; may be NULL */
     void (*on_data)(void *arg, const uint8_t *data, size_t size); /* read, ask */
     void (*on_writable)(void *arg);                               /* write; may be NULL */
     void (*on_end)(void *arg, const struct error *why, const struct agent_end *end);

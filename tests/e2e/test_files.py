@@ -158,6 +158,51 @@ class FilesTest(DaemonTest):
         self.assertEqual((status, body[:13]), (200, b"Linux version"))
 
 
+class WatchTest(DaemonTest):
+    def test_watch(self):
+        box = self.client.create()
+        box.mkdir("/workspace/t/a")
+        connection, response = self.client._open(
+            "GET", box._files({"path": "/workspace/t", "recursive": "true"}, "/watch"))
+
+        def until(kind, path):
+            """Reads events up to that one."""
+            while True:
+                event = json.loads(response.readline())
+                if (event["type"], event.get("path")) == (kind, path):
+                    return event
+
+        with contextlib.closing(connection):
+            self.assertEqual(json.loads(response.readline()), {"type": "watching"})
+            box.put("/workspace/t/a/x", "1")
+            self.assertFalse(until("moved", "/workspace/t/a/x")["directory"])  # from its .part
+            done = box.exec(shell="cd /workspace/t && mkdir -p n/m && echo 1 >n/m/y && mv a b && "
+                                  "rm b/x && ln n/m/y z")
+            self.assertTrue(done.ok, done.stderr)
+            self.assertEqual(until("created", "/workspace/t/n"), {
+                "type": "created", "path": "/workspace/t/n", "directory": True})
+            until("created", "/workspace/t/n/m/y")
+            self.assertEqual(until("moved", "/workspace/t/b")["from"], "/workspace/t/a")
+            until("deleted", "/workspace/t/b/x")
+            until("created", "/workspace/t/z")
+            box.remove("/workspace/t", recursive=True)
+            until("deleted", "/workspace/t/z")
+            for line in response:  # the end comes with the directory's
+                self.assertEqual(json.loads(line)["type"], "deleted")
+        self.assert_refused(404, "file_not_found", self.client._open, "GET",
+                            box._files({"path": "/workspace/t"}, "/watch"))
+
+    def test_end_of_the_sandbox_is_no_end_of_the_watch(self):
+        box = self.client.create()
+        connection, response = self.client._open(
+            "GET", box._files({"path": "/workspace"}, "/watch"))
+        with contextlib.closing(connection):
+            self.assertEqual(json.loads(response.readline()), {"type": "watching"})
+            box.delete()
+            with self.assertRaises((OSError, cloche.http.client.HTTPException)):
+                response.read()
+
+
 class BadInputTest(DaemonTest):
     def test_refusals(self):
         box = self.client.create()
