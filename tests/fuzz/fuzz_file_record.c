@@ -1,12 +1,13 @@
 /*
- * Arbitrary bytes as the agent's records of files. Whatever is taken keeps its promises, and what
- * is written of it is JSON.
+ * Arbitrary bytes as the agent's records of files, or as its events. Whatever is taken keeps its
+ * promises, and what is written of it is JSON.
  */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cloche/limits.h"
+#include "daemon/file_event.h"
 #include "daemon/file_record.h"
 #include "json/json.h"
 #include "json/json_write.h"
@@ -38,6 +39,29 @@ static void check(const struct file_record *r, enum file_names names,
     buffer_fini(&out);
 }
 
+static void fuzz_events(const uint8_t *data, size_t size)
+{
+    struct buffer line = BUFFER_INIT(FILE_EVENT_LINE_MAX);
+    struct error e = ERROR_INIT;
+    cJSON *tree = NULL;
+    size_t used = 0;
+    int result;
+
+    while ((result = file_event_take(data, size, &line, &used, &e)) == 1) {
+        assert(used > 0 && used <= size && used <= FILE_EVENT_BYTES_MAX);
+        if (line.size > 0) {
+            int rc = json_parse(buffer_bytes(&line), line.size, &tree, &e);
+            assert(rc == 0);
+            cJSON_Delete(tree);
+        }
+        buffer_consume(&line, line.size);
+        data += used;
+        size -= used;
+    }
+    assert(result == 0 ? size < FILE_EVENT_BYTES_MAX : e.code == ERR_BAD_REQUEST);
+    buffer_fini(&line);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct file_record record = {0}, last = {0};
@@ -47,7 +71,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 1)
         return 0;
-    enum file_names names = (enum file_names)(data[0] % 3);
+    if (data[0] % 4 == 3) {
+        fuzz_events(data + 1, size - 1);
+        return 0;
+    }
+    enum file_names names = (enum file_names)(data[0] % 4);
     file_records_init(&records, data + 1, size - 1, names, "");
     while ((result = file_records_next(&records, &record, &e)) == 1) {
         check(&record, names, &last);

@@ -56,7 +56,7 @@ static void on_data(void *arg, enum channel_lane lane, const uint8_t *data, size
 
     check_alive(o);
     assert(o->infos == 1 && !o->eofs[lane] && size > 0);
-    assert(o->op != CHANNEL_OP_WRITE && (o->op == CHANNEL_OP_READ) == (lane == CHANNEL_LANE_IN));
+    assert(o->op != CHANNEL_OP_WRITE && (o->op != CHANNEL_OP_EXEC) == (lane == CHANNEL_LANE_IN));
     for (size_t i = 0; i < size; i++)
         sum = (uint8_t)(sum + data[i]);
     o->received[lane] += size;
@@ -90,7 +90,7 @@ static void on_end(void *arg, enum agent_outcome outcome, const struct agent_end
     assert(memchr(end->text, '\0', sizeof(end->text)) != NULL);
     if (end->status == 0 && o->op != CHANNEL_OP_WRITE)
         assert(o->infos == 1 || o->is_reset);
-    if (end->status == 0 && o->op == CHANNEL_OP_READ && !o->is_reset)
+    if (end->status == 0 && (o->op == CHANNEL_OP_READ || o->op == CHANNEL_OP_LIST) && !o->is_reset)
         assert(o->eofs[CHANNEL_LANE_IN] && end->bytes == o->received[CHANNEL_LANE_IN]);
 }
 
@@ -113,6 +113,7 @@ static void open_stream(struct agent_link *link, struct owner *o, enum channel_o
                                           .env = env};
     int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
              : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
+             : op == CHANNEL_OP_LIST ? agent_request_list(&request, 9, "", "/a", &e)
                                      : agent_request_write(&request, 0644, "/a", &e);
 
     *o = (struct owner){.op = op, .sends = sends};
@@ -204,7 +205,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     open_stream(link, &owners[2], CHANNEL_OP_READ, false);
     open_stream(link, &owners[3], CHANNEL_OP_WRITE, true);
     open_stream(link, &owners[4], CHANNEL_OP_EXEC, false);
-    open_stream(link, &owners[5], CHANNEL_OP_READ, false);
+    open_stream(link, &owners[5], CHANNEL_OP_LIST, false);
     drain(&agent);
     act(&owners[4], 6);
     feed(&agent, data, size);
