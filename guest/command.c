@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "command_start.h"
 #include "service.h"
+#include "terminal.h"
 
 /* For descendants that still hold stdout or stderr when the main process has ended, such as the
  * tee of a `command > >(tee log)`. Where the guest's kernel is interpreted, ending takes long. */
@@ -117,6 +118,7 @@ void command_exited(struct service *v, struct stream *s, int status, const struc
     struct command *c = &s->command;
 
     c->exited = true;
+    c->readable[0] |= c->is_terminal; /* it may be at its end now (is_pause) */
     c->status = status;
     c->ended_ns = clock_mono_ns();
     c->user_us = timeval_us(usage->ru_utime);
@@ -155,6 +157,8 @@ static size_t feed_stdin(struct service *v, struct stream *s, const uint8_t *byt
 
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EIO && c->is_terminal)
+            return size; /* typed while nobody has the terminal open */
         if (n < 0 && errno != EAGAIN)
             close_stdin(v, s);
         if (n < 0)
@@ -164,23 +168,21 @@ static size_t feed_stdin(struct service *v, struct stream *s, const uint8_t *byt
     return done;
 }
 
-static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes, size_t size)
+static void take_input(struct service *v, struct stream *s, const uint8_t *bytes, size_t size)
 {
     struct command *c = &s->command;
     size_t done = 0;
 
-    if (!c->takes_stdin)
-        return -1;
     if (c->stdin_fd >= 0 && c->stdin_waiting.size == 0)
         done = feed_stdin(v, s, bytes, size);
     if (c->stdin_fd < 0) {
         /* Nobody reads it: it is taken and dropped, as it would be by a closed pipe. */
         stream_receive_done(v, s, size);
-        return 0;
+        return;
     }
     stream_receive_done(v, s, done);
     if (done == size)
-        return 0;
+        return;
     int result = buffer_append(&c->stdin_waiting, bytes + done, size - done);
     if (result == 0 && !c->stdin_watched) {
         c->stdin_watched = true;
@@ -191,11 +193,31 @@ static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes
         kill_all(c);
         close_stdin(v, s);
     }
+}
+
+static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes, size_t size)
+{
+    if (!s->command.takes_stdin)
+        return -1;
+    take_input(v, s, bytes, size);
     return 0;
+}
+
+/* Nobody can be told by a terminal that its other end was closed for writing: the key is typed that
+ * means the end of input, as whoever sits at a terminal does. */
+static void type_eof(struct service *v, struct stream *s)
+{
+    int key = s->command.stdin_fd >= 0 ? terminal_eof_key(s->command.stdin_fd) : -1;
+    const uint8_t byte = (uint8_t)key;
+
+    if (key >= 0)
+        take_input(v, s, &byte, 1);
 }
 
 static int handle_eof(struct service *v, struct stream *s)
 {
+    if (s->command.is_terminal)
+        type_eof(v, s);
     if (s->command.stdin_fd >= 0 && s->command.stdin_waiting.size == 0)
         close_stdin(v, s);
     return 0;
@@ -227,14 +249,21 @@ void command_event(struct service *v, struct stream *s, enum service_tag tag, ui
     } else {
         unsigned i = tag == SERVICE_TAG_STDOUT ? 0 : 1;
         c->readable[i] = true;
-        if (events & (EPOLLHUP | EPOLLERR))
+        if ((events & (EPOLLHUP | EPOLLERR)) && !c->is_terminal)
             c->writers_gone[i] = true;
     }
 }
 
+/* A terminal that nobody has open (EIO) may be opened again as long as its command runs. */
+static bool is_pause(const struct command *c, int error)
+{
+    return error == EAGAIN || (error == EIO && c->is_terminal && !c->exited);
+}
+
 /*
  * One DATA frame of an output, or its EOF. The descriptor is edge-triggered: after a read that got
- * less than it asked for, the next byte makes an event. Returns true where more can follow at once.
+ * less than it asked for, the next byte of a pipe makes an event; a terminal gives what its driver
+ * has in one piece, and may have more. Returns true where more can follow at once.
  */
 static bool pump_output(struct service *v, struct stream *s, unsigned i)
 {
@@ -252,11 +281,13 @@ static bool pump_output(struct service *v, struct stream *s, unsigned i)
     if (n > 0) {
         port_data_end(&v->port, s->id, lane, (size_t)n);
         s->send_credit[lane] -= (uint64_t)n;
+        if (c->is_terminal)
+            return true;
         c->readable[i] = (size_t)n == size || c->writers_gone[i];
         if ((size_t)n == size || !c->writers_gone[i])
             return c->readable[i];
     }
-    if (n < 0 && errno == EAGAIN && !c->writers_gone[i]) {
+    if (n < 0 && is_pause(c, errno) && !c->writers_gone[i]) {
         c->readable[i] = false;
         return false;
     }
@@ -291,16 +322,27 @@ static void handle_signal(struct service *v, struct stream *s, enum channel_sign
         execgroup_signal_others(&c->group, c->pid, (int)number);
 }
 
+static int handle_resize(struct stream *s, uint16_t rows, uint16_t columns)
+{
+    struct command *c = &s->command;
+
+    if (!c->is_terminal)
+        return -1;
+    if (c->output_fds[0] >= 0)
+        terminal_resize(c->output_fds[0], rows, columns);
+    return 0;
+}
+
 static void handle_reset(struct service *v, struct stream *s)
 {
     struct command *c = &s->command;
 
     c->reset = true;
     s->receive_eof = true;
+    kill_all(c); /* before the ends of pipes or of a terminal say something to it */
     close_stdin(v, s);
     for (unsigned i = 0; i < COMMAND_OUTPUTS; i++)
         fd_close(&c->output_fds[i]);
-    kill_all(c);
     advance(v, s);
 }
 
@@ -332,6 +374,7 @@ const struct stream_op command_op = {
     .data = handle_data,
     .eof = handle_eof,
     .signal = handle_signal,
+    .resize = handle_resize,
     .reset = handle_reset,
     .pump = handle_pump,
     .fini = command_fini,

@@ -5,6 +5,9 @@
  * process of the command's cgroup lives. A descendant that outlives the main process gets a short
  * grace to finish its output; then, or as soon as nobody holds the pipes any more, it is killed: a
  * command does not leave processes behind.
+ *
+ * A command's terminal has two descriptors of its master, one as stdin and one as stdout, so that
+ * both are watched and closed like a pipe's end.
  */
 #pragma once
 
@@ -30,6 +33,7 @@ struct command {
     bool readable[COMMAND_OUTPUTS];     /* a read is worth trying */
     bool writers_gone[COMMAND_OUTPUTS]; /* what is in the pipe now is all that will come */
     bool takes_stdin;
+    bool is_terminal; /* stdin_fd and output_fds[0] are both the terminal's master */
     bool stdin_watched;
     struct buffer stdin_waiting; /* what the pipe had no room for */
 

@@ -14,10 +14,12 @@
 #include "base/fd.h"
 #include "service.h"
 #include "spawn.h"
+#include "terminal.h"
 
 #define SEARCH_PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ACCOUNTS_BYTES_MAX  (1 * MIB)
 #define WARM_BYTES          8192u
+#define FLAGS_KNOWN         ((uint32_t)(CHANNEL_EXEC_STDIN | CHANNEL_EXEC_PTY))
 
 /*
  * The request in the form that execve(2) wants. One set is enough: the process has been started
@@ -26,6 +28,8 @@
  */
 static struct {
     uint32_t flags;
+    uint16_t rows;
+    uint16_t columns;
     uint64_t limits[CHANNEL_LIMIT_COUNT + 1]; /* by kind; 0: none */
     const char *user;
     const char *cwd;
@@ -95,6 +99,8 @@ static int read_request(struct wire_reader *r)
 {
     request.strings_used = 0;
     request.flags = wire_get_u32(r);
+    request.rows = wire_get_u16(r);
+    request.columns = wire_get_u16(r);
     plan.umask = wire_get_u32(r);
     request.user = copy_string(r, ACCOUNT_NAME_BYTES - 1);
     request.cwd = copy_string(r, CHANNEL_PATH_MAX - 1);
@@ -103,7 +109,7 @@ static int read_request(struct wire_reader *r)
     (void)copy_list(r, request.envp);
     if (r->bad || r->left != 0 || argc == 0 || request.argv[0][0] == '\0' ||
         request.cwd[0] != '/' || (plan.umask > 0777 && plan.umask != CHANNEL_UMASK_DEFAULT) ||
-        (request.flags & ~(uint32_t)CHANNEL_EXEC_STDIN) != 0)
+        (request.flags & ~FLAGS_KNOWN) != 0)
         return -1;
     return 0;
 }
@@ -170,11 +176,29 @@ static int make_pipe(int *ret_ours, int *ret_childs, bool we_read)
     return fcntl(*ret_ours, F_SETFL, O_NONBLOCK);
 }
 
+/* Two descriptors of the master, so that input and output are each watched, and closed, alone. */
+static int make_terminal(struct service *v, struct stream *s, int childs_fds[3])
+{
+    struct command *c = &s->command;
+    uid_t owner = plan.change_user ? plan.uid : geteuid();
+
+    if (terminal_open(owner, request.rows, request.columns, &c->output_fds[0], &childs_fds[0]) < 0)
+        return -1;
+    childs_fds[1] = childs_fds[2] = childs_fds[0];
+    if (c->takes_stdin)
+        c->stdin_fd = fcntl(c->output_fds[0], F_DUPFD_CLOEXEC, 0);
+    if (c->takes_stdin && c->stdin_fd < 0)
+        return -1;
+    return service_watch(v, s->id, SERVICE_TAG_STDOUT, c->output_fds[0], EPOLLIN | EPOLLET);
+}
+
 static int make_stdio(struct service *v, struct stream *s, int childs_fds[3])
 {
     static const enum service_tag tags[] = {SERVICE_TAG_STDOUT, SERVICE_TAG_STDERR};
     struct command *c = &s->command;
 
+    if (c->is_terminal)
+        return make_terminal(v, s, childs_fds);
     if (c->takes_stdin && make_pipe(&c->stdin_fd, &childs_fds[0], false) < 0)
         return -1;
     for (unsigned i = 0; i < COMMAND_OUTPUTS; i++) {
@@ -257,6 +281,9 @@ static void fail_spawn(struct service *v, struct stream *s)
     case SPAWN_STEP_STDIO:
         stream_fail(v, s, plan.error, "stdin, stdout and stderr: %s", why);
         return;
+    case SPAWN_STEP_TERMINAL:
+        stream_fail(v, s, plan.error, "the controlling terminal: %s", why);
+        return;
     case SPAWN_STEP_USER:
         stream_fail(v, s, plan.error, "user %s: %s", request.user, why);
         return;
@@ -284,6 +311,17 @@ static void put_info(struct service *v, struct stream *s)
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u32(&w, (uint32_t)s->command.pid);
     port_put(&v->port, s->id, CHANNEL_INFO, CHANNEL_LANE_IN, bytes, sizeof(bytes));
+    if (s->command.is_terminal)
+        port_put(&v->port, s->id, CHANNEL_EOF, CHANNEL_LANE_ERR, NULL, 0);
+}
+
+/* The child has what it needs; of a terminal all three are the same. */
+static void close_childs(const struct service *v, const struct command *c, int childs_fds[3])
+{
+    for (int i = 0; i < (c->is_terminal ? 1 : 3); i++) {
+        if (childs_fds[i] != v->null_fd)
+            fd_close(&childs_fds[i]);
+    }
 }
 
 int command_start(struct service *v, struct stream *s, struct wire_reader *r)
@@ -291,8 +329,10 @@ int command_start(struct service *v, struct stream *s, struct wire_reader *r)
     struct command *c = &s->command;
     int childs_fds[3] = {v->null_fd, -1, -1};
 
-    *c = (struct command){
-        .stdin_fd = -1, .output_fds = {-1, -1}, .stdin_waiting = BUFFER_INIT(CHANNEL_WINDOW_BYTES)};
+    *c = (struct command){.stdin_fd = -1,
+                          .output_fds = {-1, -1},
+                          .stdin_waiting = BUFFER_INIT(CHANNEL_WINDOW_BYTES +
+                                                       1)}; /* a window and an end-of-file key */
     if (read_request(r) < 0)
         return -1;
     plan.argv = request.argv;
@@ -310,6 +350,7 @@ int command_start(struct service *v, struct stream *s, struct wire_reader *r)
         }
     }
     c->takes_stdin = (request.flags & CHANNEL_EXEC_STDIN) != 0;
+    c->is_terminal = plan.is_terminal = (request.flags & CHANNEL_EXEC_PTY) != 0;
     c->started_ns = clock_mono_ns();
     int made = make_stdio(v, s, childs_fds);
     int error = errno;
@@ -317,12 +358,10 @@ int command_start(struct service *v, struct stream *s, struct wire_reader *r)
         memcpy(plan.stdio_fds, childs_fds, sizeof(childs_fds));
         c->pid = spawn_in_group(v, c);
     }
-    for (int i = 0; i < 3; i++) {
-        if (childs_fds[i] != v->null_fd)
-            fd_close(&childs_fds[i]);
-    }
+    close_childs(v, c, childs_fds);
     if (made < 0) {
-        stream_fail(v, s, error, "pipes: %s", strerror(error));
+        stream_fail(v, s, error, "%s: %s", c->is_terminal ? "a terminal" : "pipes",
+                    strerror(error));
     } else if (c->pid < 0) {
         c->pid = 0;
         fail_spawn(v, s);

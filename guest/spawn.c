@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +122,8 @@ CHILD_CODE __attribute__((noreturn)) static void child_main(struct spawn_plan *p
 
     (void)syscall(SYS_setsid);
     child_set_stdio(plan);
+    if (plan->is_terminal && syscall(SYS_ioctl, STDIN_FILENO, TIOCSCTTY, 0) < 0)
+        child_fail(plan, SPAWN_STEP_TERMINAL, errno);
     child_set_limits(plan);
     if (plan->change_user)
         child_set_user(plan);

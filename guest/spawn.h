@@ -19,6 +19,7 @@
 enum spawn_step {
     SPAWN_STEP_CLONE,
     SPAWN_STEP_STDIO,
+    SPAWN_STEP_TERMINAL,
     SPAWN_STEP_USER,
     SPAWN_STEP_CWD,
     SPAWN_STEP_LIMIT,
@@ -36,7 +37,8 @@ struct spawn_plan {
     const char *search_path; /* where argv[0] has no slash: "dir:dir:..." */
     const char *cwd;
     int stdio_fds[3];
-    int cgroup_fd; /* -1: stay in the agent's */
+    bool is_terminal; /* stdio_fds[0] becomes the session's controlling terminal */
+    int cgroup_fd;    /* -1: stay in the agent's */
     bool change_user;
     uid_t uid;
     gid_t gid;

@@ -204,6 +204,19 @@ static uint32_t payload_u32(const struct channel_header *h, const uint8_t *paylo
     return wire_get_u32(&r);
 }
 
+static int handle_resize(struct stream *s, const struct channel_header *h, const uint8_t *payload,
+                         struct error *e)
+{
+    struct wire_reader r;
+
+    wire_reader_init(&r, payload, h->length);
+    uint16_t rows = wire_get_u16(&r);
+    uint16_t columns = wire_get_u16(&r);
+    if (s->op->resize == NULL || s->op->resize(s, rows, columns) < 0)
+        return error_set(e, ERR_BAD_REQUEST, "stream %u has no terminal", h->stream);
+    return 0;
+}
+
 int streams_frame(struct service *v, const struct channel_header *h, const uint8_t *payload,
                   struct error *e)
 {
@@ -229,6 +242,8 @@ int streams_frame(struct service *v, const struct channel_header *h, const uint8
         if (s->op->signal != NULL)
             s->op->signal(v, s, (enum channel_signal_scope)h->lane, payload_u32(h, payload));
         return 0;
+    case CHANNEL_RESIZE:
+        return handle_resize(s, h, payload, e);
     case CHANNEL_RESET:
         if (s->op == NULL)
             stream_fail(v, s, ECANCELED, "the host gave up");

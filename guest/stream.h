@@ -31,6 +31,8 @@ struct stream_op {
     /* NULL: ignored */
     void (*signal)(struct service *v, struct stream *s, enum channel_signal_scope scope,
                    uint32_t number);
+    /* -1: it has no terminal. NULL: never has. */
+    int (*resize)(struct stream *s, uint16_t rows, uint16_t columns);
     void (*reset)(struct service *v, struct stream *s);
     /* Sends at most one frame of each lane, where there is something to send and credit for it.
      * Returns true where calling again at once may send more. */

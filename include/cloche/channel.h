@@ -9,7 +9,7 @@
  * one. A stream's life:
  *
  *   host -> guest   OPEN (request; split over several OPEN frames, all but the last with lane 1),
- *                   then DATA and EOF on lane 0, CREDIT, SIGNAL; RESET at any time
+ *                   then DATA and EOF on lane 0, CREDIT, SIGNAL, RESIZE; RESET at any time
  *   guest -> host   INFO once when the request has started, DATA/EOF/CREDIT, and END, always the
  *                   last frame of the stream, also after RESET. After END the number is dead;
  * frames for it that are still under way from the host are ignored by the agent.
@@ -44,6 +44,7 @@ enum channel_type {
     CHANNEL_RESET = 6,  /* host: stop; kill every descendant, drop a file half written */
     CHANNEL_INFO = 7,   /* guest: the request has started; payload by op */
     CHANNEL_END = 8,    /* guest: the result; payload by op */
+    CHANNEL_RESIZE = 9, /* host: u16 rows, u16 columns of an exec's terminal; only with EXEC_PTY */
 };
 
 enum channel_lane {
@@ -62,9 +63,10 @@ enum channel_signal_scope {
 /*
  * Requests. A string is u32 length and that many bytes, with no NUL inside.
  *
- *   EXEC   u32 flags, u32 umask (CHANNEL_UMASK_DEFAULT: the agent's), str user ("" = root),
- *          str cwd, u32 count of limits, count x (u32 kind, u64 value), u32 argc, argc x str,
- *          u32 envc, envc x str "NAME=value"    INFO: u32 pid
+ *   EXEC   u32 flags, u16 rows, u16 columns (0 without EXEC_PTY), u32 umask (CHANNEL_UMASK_DEFAULT:
+ *          the agent's), str user ("" = root), str cwd, u32 count of limits, count x (u32 kind,
+ *          u64 value), u32 argc, argc x str, u32 envc, envc x str "NAME=value"
+ *                                               INFO: u32 pid
  *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
  *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
  *   READ   u64 offset, u64 length, str path     INFO: u64 size, u32 mode, u64 mtime_ns, u64 offset
@@ -153,6 +155,10 @@ enum channel_end_flag {
 
 enum channel_exec_flag {
     CHANNEL_EXEC_STDIN = 1u << 0, /* lane 0 feeds stdin until EOF; else stdin is /dev/null */
+    /* stdin, stdout and stderr are one terminal, the controlling one of the command's session. All
+     * output is on lane 1, lane 2 is at EOF from the start, and lane 0 (with EXEC_STDIN) is what is
+     * typed. An EOF of lane 0 closes nothing: it types the terminal's end-of-file character. */
+    CHANNEL_EXEC_PTY = 1u << 1,
 };
 
 #define CHANNEL_UMASK_DEFAULT UINT32_MAX

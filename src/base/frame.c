@@ -21,6 +21,7 @@ static bool length_fits(const struct channel_header *h)
     switch (h->type) {
     case CHANNEL_CREDIT:
     case CHANNEL_SIGNAL:
+    case CHANNEL_RESIZE:
         return h->length == 4;
     case CHANNEL_EOF:
     case CHANNEL_RESET:
@@ -51,7 +52,7 @@ int frame_header_get(const uint8_t bytes[CHANNEL_HEADER_BYTES], struct channel_h
                          h.length);
     if (h.stream == 0)
         return error_set(e, ERR_BAD_REQUEST, "channel frame: stream 0");
-    if (h.type < CHANNEL_OPEN || h.type > CHANNEL_END)
+    if (h.type < CHANNEL_OPEN || h.type > CHANNEL_RESIZE)
         return error_set(e, ERR_BAD_REQUEST, "channel frame: unknown type %u", h.type);
     if (h.lane >= CHANNEL_LANE_COUNT)
         return error_set(e, ERR_BAD_REQUEST, "channel frame: unknown lane %u", h.lane);

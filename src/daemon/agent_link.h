@@ -45,8 +45,8 @@ enum agent_outcome {
 /*
  * A stream's owner. on_end is called exactly once unless the stream is abandoned, is the last call,
  * and the stream is dead when it returns. No callback is made from inside agent_stream_open, _send,
- * _eof, _signal, _reset, _consume or _abandon. All of these may be called from callbacks. Any
- * callback but on_end may be NULL.
+ * _eof, _signal, _resize, _reset, _consume or _abandon. All of these may be called from callbacks.
+ * Any callback but on_end may be NULL.
  */
 struct agent_stream_calls {
     void (*on_info)(void *arg, const struct agent_info *info);
@@ -103,6 +103,9 @@ void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t
 /* Sends a signal (1 to 64) to processes of the exec. */
 void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,
                          uint32_t signal_number);
+
+/* Tells the exec's terminal a new size; only for one that has a terminal. */
+void agent_stream_resize(struct agent_stream *s, uint16_t rows, uint16_t columns);
 
 /* Asks the guest to stop. What it still sends is swallowed; on_end follows when it says END. */
 void agent_stream_reset(struct agent_stream *s);

@@ -178,13 +178,16 @@ int agent_request_exec(struct buffer *request, const struct agent_command *c, st
     uint32_t argc = 0;
     uint32_t envc = 0;
     struct wire_writer w;
-    size_t size = 2 + 4 + 4 + string_bytes(c->user) + string_bytes(c->cwd) + 4 +
+    size_t size = 2 + 4 + 2 + 2 + 4 + string_bytes(c->user) + string_bytes(c->cwd) + 4 +
                   c->limit_count * CHANNEL_LIMIT_BYTES + vector_bytes(c->argv, &argc) +
                   vector_bytes(c->env, &envc);
 
     if (begin(request, CHANNEL_OP_EXEC, size, &w, e) != 0)
         return -1;
-    wire_put_u32(&w, c->has_stdin ? CHANNEL_EXEC_STDIN : 0);
+    wire_put_u32(&w, (c->has_stdin ? (uint32_t)CHANNEL_EXEC_STDIN : 0) |
+                         (c->has_pty ? (uint32_t)CHANNEL_EXEC_PTY : 0));
+    wire_put_u16(&w, c->has_pty ? c->rows : 0);
+    wire_put_u16(&w, c->has_pty ? c->columns : 0);
     wire_put_u32(&w, c->umask);
     put_text(&w, c->user);
     put_text(&w, c->cwd);

@@ -56,6 +56,8 @@ int agent_end_parse(enum channel_op op, const void *data, size_t size, struct ag
 /* What EXEC asks for. */
 struct agent_command {
     bool has_stdin;
+    bool has_pty;
+    uint16_t rows, columns; /* with has_pty */
     uint32_t umask;
     const char *user;
     const char *cwd;

@@ -57,7 +57,9 @@ struct agent_stream {
     bool wants_room;        /* a send took less than it was given */
     bool is_turn, is_roomy; /* on the list of that name */
     uint64_t signals[2];    /* by scope; bit n - 1: signal n is due */
-    uint64_t credit;        /* the guest has room for so many bytes */
+    bool resize_due;        /* of the sizes that were set since the last frame, the newest counts */
+    uint16_t rows, columns;
+    uint64_t credit; /* the guest has room for so many bytes */
     uint64_t sent;
     struct buffer request;
     struct buffer queue;

@@ -42,7 +42,8 @@ static bool has_something(const struct agent_stream *s)
         if (grant_due(s, &s->lanes[i]) > 0)
             return true;
     }
-    if ((s->signals[0] | s->signals[1]) != 0 || (s->queue.size > 0 && s->credit > 0))
+    if (s->resize_due || (s->signals[0] | s->signals[1]) != 0 ||
+        (s->queue.size > 0 && s->credit > 0))
         return true;
     return s->queue.size == 0 && s->eof_wanted && !s->eof_sent;
 }
@@ -146,6 +147,18 @@ static bool put_credit(struct agent_stream *s)
     return false;
 }
 
+static void put_resize(struct agent_stream *s)
+{
+    uint8_t payload[4];
+    struct wire_writer w;
+
+    s->resize_due = false;
+    wire_writer_init(&w, payload, sizeof(payload));
+    wire_put_u16(&w, s->rows);
+    wire_put_u16(&w, s->columns);
+    put_frame(s, CHANNEL_RESIZE, 0, payload, sizeof(payload));
+}
+
 /* The stream's next frame, the most urgent kind first; has_something() holds. */
 static void put_next(struct agent_stream *s)
 {
@@ -154,6 +167,8 @@ static void put_next(struct agent_stream *s)
     } else if (s->reset) {
         put_frame(s, CHANNEL_RESET, 0, NULL, 0);
         s->reset_sent = true;
+    } else if (s->resize_due) {
+        put_resize(s);
     } else if ((s->signals[0] | s->signals[1]) != 0) {
         unsigned scope = s->signals[0] != 0 ? 0 : 1;
         unsigned bit = (unsigned)__builtin_ctzll(s->signals[scope]);
@@ -268,6 +283,15 @@ void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope
 {
     assert(s->op == CHANNEL_OP_EXEC && signal_number >= 1 && signal_number <= 64);
     s->signals[scope] |= UINT64_C(1) << (signal_number - 1);
+    agent_stream_wake(s);
+}
+
+void agent_stream_resize(struct agent_stream *s, uint16_t rows, uint16_t columns)
+{
+    assert(s->op == CHANNEL_OP_EXEC);
+    s->rows = rows;
+    s->columns = columns;
+    s->resize_due = true;
     agent_stream_wake(s);
 }
 

@@ -233,6 +233,9 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
 
     assert(spec->argv[0] != NULL);
     const struct agent_command command = {.has_stdin = spec->has_stdin,
+                                          .has_pty = spec->has_pty,
+                                          .rows = spec->rows,
+                                          .columns = spec->columns,
                                           .umask = spec->umask,
                                           .user = spec->user,
                                           .cwd = spec->cwd,
@@ -297,6 +300,12 @@ void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signa
 {
     if (!x->is_over)
         agent_stream_signal(x->stream, scope, signal_number);
+}
+
+void exec_resize(struct exec *x, uint16_t rows, uint16_t columns)
+{
+    if (!x->is_over)
+        agent_stream_resize(x->stream, rows, columns);
 }
 
 void exec_kill(struct exec *x)

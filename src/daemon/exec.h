@@ -45,6 +45,8 @@ struct exec_spec {
     const char *user;        /* "" is root */
     const struct env *env;   /* merged already */
     bool has_stdin;          /* else stdin is /dev/null */
+    bool has_pty;            /* a terminal: all output comes as stdout */
+    uint16_t rows, columns;  /* with has_pty */
     uint32_t umask;          /* CHANNEL_UMASK_DEFAULT: the agent's */
     const struct channel_limit *limits;
     size_t limit_count;
@@ -71,7 +73,8 @@ struct exec_result {
 };
 
 /* on_end is called exactly once unless the exec is abandoned; the exec is dead when it returns. No
- * callback is made from inside exec_start, _send, _finish_stdin, _consume, _signal or _abandon. */
+ * callback is made from inside exec_start, _send, _finish_stdin, _consume, _signal, _resize or
+ * _abandon. */
 struct exec_calls {
     void (*on_start)(void *arg, uint32_t pid);
     /* Never more than output_bytes_max in all; exec_consume() lets the guest send more. */
@@ -92,6 +95,8 @@ void exec_finish_stdin(struct exec *x);
 
 void exec_consume(struct exec *x, enum exec_output which, size_t size);
 void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signal_number);
+/* Only with has_pty. */
+void exec_resize(struct exec *x, uint16_t rows, uint16_t columns);
 
 /* Kills the command with every descendant; on_end follows: as the guest says, or EXEC_SIGNALED.
  * What it still writes is thrown away. */

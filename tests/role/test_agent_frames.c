@@ -223,6 +223,7 @@ static void test_large_arguments(void **state)
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, CHANNEL_OP_EXEC);
     wire_put_u32(&w, 0);
+    wire_put_u32(&w, 0); /* no terminal */
     wire_put_u32(&w, CHANNEL_UMASK_DEFAULT);
     put_text(&w, "");
     put_text(&w, "/");

@@ -217,6 +217,9 @@ struct peer_exec {
     const char *user;
     const char *cwd;
     bool has_stdin;
+    bool has_pty;
+    uint16_t rows, columns;
+    uint32_t flags; /* further ones */
     uint32_t umask; /* 0: the agent's */
     struct channel_limit limits[CHANNEL_LIMIT_COUNT + 1];
     uint32_t limit_count;
@@ -236,7 +239,10 @@ static inline uint32_t peer_exec(struct peer *p, const struct peer_exec *x)
         envc++;
     wire_writer_init(&w, bytes, sizeof(bytes));
     wire_put_u16(&w, CHANNEL_OP_EXEC);
-    wire_put_u32(&w, x->has_stdin ? CHANNEL_EXEC_STDIN : 0);
+    wire_put_u32(&w, x->flags | (x->has_stdin ? (uint32_t)CHANNEL_EXEC_STDIN : 0) |
+                         (x->has_pty ? (uint32_t)CHANNEL_EXEC_PTY : 0));
+    wire_put_u16(&w, x->rows);
+    wire_put_u16(&w, x->columns);
     wire_put_u32(&w, x->umask != 0 ? x->umask : CHANNEL_UMASK_DEFAULT);
     put_text(&w, x->user != NULL ? x->user : "");
     put_text(&w, x->cwd != NULL ? x->cwd : "/");

@@ -44,6 +44,7 @@ static void test_request_reaches_the_agent(void **state)
     wire_reader_init(&r, f->frame.payload, f->frame.h.length);
     assert_int_equal(wire_get_u16(&r), CHANNEL_OP_EXEC);
     assert_int_equal(wire_get_u32(&r), CHANNEL_EXEC_STDIN);
+    assert_int_equal(wire_get_u32(&r), 0); /* no terminal's size */
     assert_int_equal(wire_get_u32(&r), 027);
     assert_string_equal(next_string(&r), "nobody");
     assert_string_equal(next_string(&r), "/tmp");
@@ -77,6 +78,7 @@ static void test_defaults(void **state)
     (void)take_open(f);
     wire_reader_init(&r, f->frame.payload, f->frame.h.length);
     assert_int_equal(wire_get_u16(&r), CHANNEL_OP_EXEC);
+    assert_int_equal(wire_get_u32(&r), 0);
     assert_int_equal(wire_get_u32(&r), 0);
     assert_int_equal(wire_get_u32(&r), CHANNEL_UMASK_DEFAULT);
     assert_string_equal(next_string(&r), "");

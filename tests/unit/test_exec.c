@@ -280,6 +280,32 @@ static void test_abandoned(void **state)
     assert_int_equal(f->ends, 0);
 }
 
+/* Only the newest of the sizes that the guest has not been told goes out, before what is typed. */
+static void test_terminal(void **state)
+{
+    static const uint8_t size[4] = {25, 0, 81, 0};
+    struct fixture *f = *state;
+    struct wire_reader r;
+
+    start(f, (struct exec_spec){.has_stdin = true, .has_pty = true, .rows = 24, .columns = 80});
+    wire_reader_init(&r, f->frame.payload, f->frame.h.length);
+    assert_int_equal(wire_get_u16(&r), CHANNEL_OP_EXEC);
+    assert_int_equal(wire_get_u32(&r), CHANNEL_EXEC_STDIN | CHANNEL_EXEC_PTY);
+    assert_int_equal(wire_get_u16(&r), 24);
+    assert_int_equal(wire_get_u16(&r), 80);
+    fake_exec_info(&f->agent, 1, 77);
+    assert_int_equal(exec_send(f->exec, "typed", 5), 5);
+    exec_resize(f->exec, 1, 1);
+    exec_resize(f->exec, 25, 81);
+    assert_true(fake_recv(&f->agent, &f->frame));
+    assert_int_equal(f->frame.h.type, CHANNEL_RESIZE);
+    assert_memory_equal(f->frame.payload, size, sizeof(size));
+    assert_true(fake_recv(&f->agent, &f->frame));
+    assert_int_equal(f->frame.h.type, CHANNEL_DATA);
+    fake_exec_end(&f->agent, 1, CHANNEL_EXEC_EXITED, 0);
+    assert_int_equal(f->ends, 1);
+}
+
 static void test_environment(void **state)
 {
     struct env env = {0};
@@ -330,6 +356,7 @@ int main(void)
         EXEC_TEST(test_output_at_the_limit_is_whole),
         EXEC_TEST(test_sandbox_gone_is_never_an_exit),
         EXEC_TEST(test_abandoned),
+        EXEC_TEST(test_terminal),
         cmocka_unit_test(test_environment),
     };
 
