@@ -10,14 +10,14 @@ set -euo pipefail
 declare -A GROUPS_OF=(
     # cpio and binutils: the guest's initramfs. musl: the monitor and the agent are static programs.
     [build]="gcc libc6-dev make binutils cpio musl-tools libuv1-dev libcjson-dev libseccomp-dev
-             libmd-dev"
+             libmd-dev libwslay-dev"
     # flex ... libelf-dev: what the kernel's own build asks for.
     [images]="linux-source-6.12 gcc libc6-dev make patch xz-utils flex bison bc libelf-dev
               mmdebstrap erofs-utils e2fsprogs ca-certificates debian-archive-keyring"
     [run]="curl python3 procps"
     # clang: fuzz targets and the second compiler; llvm: readable traces from its sanitizers.
     [test]="clang-14 clang clang-format libclang-rt-14-dev llvm-14 shellcheck libcmocka-dev git
-            iproute2 util-linux"
+            iproute2 util-linux tmux"
     [svm]="qemu-system-x86 erofs-utils e2fsprogs cpio"
 )
 

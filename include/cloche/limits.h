@@ -71,6 +71,11 @@
 #define HTTP_REPLY_QUEUE_LOW   (64 * KIB)  /* below it the handler is asked for more */
 #define HTTP_BODIES_BYTES_MAX  (256 * MIB) /* bodies read whole, of all connections together */
 #define HTTP_REPLIES_BYTES_MAX (768 * MIB) /* what is gathered for replies, of all together */
+#define HTTP_UPGRADED_PIECE    4096u /* of an upgraded connection's input, handed on at a time */
+#define WEBSOCKET_FRAME_MAX    (1 * MIB)   /* one frame's payload; it is not kept */
+#define WEBSOCKET_TEXT_MAX     4096u       /* a text message, over all its frames */
+#define WEBSOCKET_QUEUE_MAX    (256 * KIB) /* bytes not yet taken by the client */
+#define WEBSOCKET_PING_MS      30000u /* a silent client is asked, and cut after as long again */
 #define JSON_DEPTH_MAX         16u
 #define JSON_NODES_MAX         65536u
 #define JSON_NUMBER_BYTES_MAX  40u

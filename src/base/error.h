@@ -34,6 +34,7 @@
     X(ERR_RANGE, "range_not_satisfiable", 416, 125)                                                \
     X(ERR_FILE_REFUSED, "file_refused", 422, 125)                                                  \
     X(ERR_COMMAND_NOT_STARTED, "command_not_started", 422, 125)                                    \
+    X(ERR_UPGRADE_REQUIRED, "upgrade_required", 426, 125)                                          \
     X(ERR_TOO_MANY, "too_many", 429, 125)                                                          \
     X(ERR_HEADER_TOO_LARGE, "header_too_large", 431, 125)                                          \
     X(ERR_NOT_IMPLEMENTED, "not_implemented", 501, 125)                                            \

@@ -94,7 +94,7 @@ static int add_library(struct dl_phdr_info *info, size_t size, void *arg)
     struct library_list *list = arg;
     const char *slash = strrchr(info->dlpi_name, '/');
     const char *name = slash != NULL ? slash + 1 : info->dlpi_name;
-    static const char *const ours[] = {"libuv.", "libcjson.", "libseccomp.", "libmd."};
+    static const char *const ours[] = {"libuv.", "libcjson.", "libseccomp.", "libmd.", "libwslay."};
 
     (void)size;
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {

@@ -236,6 +236,11 @@ enum http_result connection_body_next(struct connection *c, struct http_span *re
 
     if (c->framing == HTTP_BODY_CHUNKED)
         return http_chunked_decode(&c->chunked, data, c->in.size, ret_used, ret_piece, e);
+    if (c->framing == HTTP_BODY_UNTIL_CLOSE) {
+        *ret_used = c->in.size < HTTP_UPGRADED_PIECE ? c->in.size : HTTP_UPGRADED_PIECE;
+        *ret_piece = (struct http_span){data, *ret_used};
+        return c->eof && *ret_used == c->in.size ? HTTP_DONE : HTTP_MORE;
+    }
     size_t size = c->in.size < c->body_left ? c->in.size : (size_t)c->body_left;
     *ret_piece = (struct http_span){data, size};
     *ret_used = size;

@@ -186,6 +186,11 @@ const struct http_query *exchange_queries(const struct exchange *x, size_t *ret_
     return x->target.query;
 }
 
+const struct http_head *exchange_head(const struct exchange *x)
+{
+    return &x->head;
+}
+
 const char *exchange_header(const struct exchange *x, const char *name)
 {
     const struct http_header *header = http_head_find(&x->head, name);

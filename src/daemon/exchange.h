@@ -39,6 +39,8 @@ const char *exchange_param(const struct exchange *x, const char *name);
 const char *exchange_query(const struct exchange *x, const char *name);
 /* All of them, in their order; `*ret_count` may be 0. */
 const struct http_query *exchange_queries(const struct exchange *x, size_t *ret_count);
+/* The request's whole head. */
+const struct http_head *exchange_head(const struct exchange *x);
 /* The value of a header, or NULL; the first where a list header came several times. */
 const char *exchange_header(const struct exchange *x, const char *name);
 /* Whether Accept names this media type word by word (quality 0 excepted; wildcards do not count).
@@ -157,6 +159,20 @@ int exchange_write(struct exchange *x, const void *data, size_t size)
 size_t exchange_queued(const struct exchange *x);
 /* Ends a streamed reply. With fewer bytes than `length` it is an abort. */
 void exchange_end(struct exchange *x);
+
+/*
+ * Turns the connection into a stream of bytes both ways: sends 101 with `protocol` as Upgrade and
+ * the headers that were set, after which exchange_write, _queued, _end and `on_drain` are as for a
+ * streamed reply, and the connection closes at its end. What the client sends comes as `on_data`,
+ * in pieces of at most HTTP_UPGRADED_PIECE; exchange_pause holds it back. `on_end` is called once:
+ * with NULL when the client has closed its sending side, else with why nothing more comes. The
+ * client may be silent for as long as it likes; one that takes nothing for HTTP_BODY_STALL_MS is
+ * cut. Only for a request without a body whose body was not read.
+ */
+void exchange_upgrade(struct exchange *x, const char *protocol,
+                      void (*on_data)(struct exchange *x, const void *data, size_t size),
+                      void (*on_end)(struct exchange *x, const struct error *failure),
+                      void (*on_drain)(struct exchange *x));
 
 /* Finishes without a (whole) reply: cuts the connection, so that the client sees a truncated one.
  */

@@ -97,10 +97,19 @@ void exchange_resume(struct exchange *x)
     connection_kick(x->connection);
 }
 
+void exchange_read_upgraded(struct exchange *x,
+                            void (*on_data)(struct exchange *x, const void *data, size_t size),
+                            void (*on_end)(struct exchange *x, const struct error *failure))
+{
+    x->connection->framing = HTTP_BODY_UNTIL_CLOSE;
+    x->connection->body_done = false;
+    exchange_read_stream(x, UINT64_MAX, on_data, on_end);
+}
+
 bool exchange_body_wanted(const struct exchange *x)
 {
     return x->reader != READER_NONE && !x->paused && !x->connection->body_done &&
-           x->connection->fd >= 0;
+           x->connection->fd >= 0 && !x->upgraded;
 }
 
 void exchange_body_fail(struct exchange *x, const struct error *failure)

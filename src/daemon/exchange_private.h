@@ -38,6 +38,7 @@ struct exchange {
     bool finished; /* by the handler: nothing more comes from it */
     bool discard;  /* what is written of the body is dropped */
     bool chunked;
+    bool upgraded;
     bool drain_wanted;
     bool has_retry_after;
     uint64_t length_left;
@@ -54,9 +55,14 @@ void exchange_free(struct exchange *x);
 /* Calls the handler of the request's route, or replies that there is none. */
 void exchange_dispatch(struct exchange *x);
 
+/* From here on all that the client sends is the body (exchange_body.c). */
+void exchange_read_upgraded(struct exchange *x,
+                            void (*on_data)(struct exchange *x, const void *data, size_t size),
+                            void (*on_end)(struct exchange *x, const struct error *failure));
+
 /* Moves the reading of the body on by one callback; true when it did (exchange_body.c). */
 bool exchange_body_step(struct exchange *x);
-/* Whether bytes of the body are waited for. */
+/* Whether bytes of the body are waited for, and must not stall. */
 bool exchange_body_wanted(const struct exchange *x);
 /* Ends the reading with an error, which the handler or the client gets. */
 void exchange_body_fail(struct exchange *x, const struct error *failure);

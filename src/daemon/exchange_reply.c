@@ -68,6 +68,18 @@ static int put_head(struct exchange *x, struct buffer *out, int status, const ch
     return http_head_end(out);
 }
 
+static int put_upgrade(struct exchange *x, struct buffer *out, const char *protocol)
+{
+    if (http_response_start(out, 101) != 0 || put_date(out) != 0 ||
+        http_header_put(out, "X-Request-Id", "%s", x->request_id) != 0 ||
+        http_header_put(out, "Connection", "Upgrade") != 0 ||
+        http_header_put(out, "Upgrade", "%s", protocol) != 0 ||
+        (x->headers.size > 0 &&
+         buffer_append(out, buffer_bytes(&x->headers), x->headers.size) != 0))
+        return -1;
+    return http_head_end(out);
+}
+
 static void start(struct exchange *x, int status, const char *content_type, uint64_t length)
 {
     struct connection *c = x->connection;
@@ -247,6 +259,24 @@ void exchange_start(struct exchange *x, int status, const char *content_type, ui
     connection_kick(x->connection);
 }
 
+void exchange_upgrade(struct exchange *x, const char *protocol,
+                      void (*on_data)(struct exchange *x, const void *data, size_t size),
+                      void (*on_end)(struct exchange *x, const struct error *failure),
+                      void (*on_drain)(struct exchange *x))
+{
+    struct connection *c = x->connection;
+
+    assert(!x->started && !x->finished && c->body_done);
+    x->on_drain = on_drain;
+    x->upgraded = x->started = true;
+    x->length_left = UINT64_MAX;
+    x->discard = is_cut(x);
+    c->close_after = true;
+    if (!x->discard && put_upgrade(x, connection_out(c), protocol) != 0)
+        connection_break(c);
+    exchange_read_upgraded(x, on_data, on_end);
+}
+
 bool exchange_started(const struct exchange *x)
 {
     return x->started;
@@ -288,7 +318,7 @@ void exchange_end(struct exchange *x)
     struct connection *c = x->connection;
 
     assert(x->started);
-    if (!x->discard && !x->chunked && x->length_left > 0) {
+    if (!x->discard && !x->chunked && !x->upgraded && x->length_left > 0) {
         exchange_abort(x);
         return;
     }

@@ -145,11 +145,18 @@ static const struct {
     unsigned once;
     int (*judge)(struct judgement *j, struct http_span value, struct error *e);
 } fields[] = {
-    {"host", ONCE_IN_REQUEST, on_host},       {"content-length", ONCE, on_length},
-    {"transfer-encoding", ONCE, on_coding},   {"connection", 0, on_connection},
-    {"expect", ONCE_IN_REQUEST, on_expect},   {"content-type", ONCE_IN_REQUEST, NULL},
-    {"authorization", ONCE_IN_REQUEST, NULL}, {"idempotency-key", ONCE_IN_REQUEST, NULL},
+    {"host", ONCE_IN_REQUEST, on_host},
+    {"content-length", ONCE, on_length},
+    {"transfer-encoding", ONCE, on_coding},
+    {"connection", 0, on_connection},
+    {"expect", ONCE_IN_REQUEST, on_expect},
+    {"content-type", ONCE_IN_REQUEST, NULL},
+    {"authorization", ONCE_IN_REQUEST, NULL},
+    {"idempotency-key", ONCE_IN_REQUEST, NULL},
     {"x-request-id", ONCE_IN_REQUEST, NULL},
+    {"sec-websocket-key", ONCE_IN_REQUEST, NULL},
+    {"sec-websocket-version", ONCE_IN_REQUEST, NULL},
+    {"sec-websocket-accept", ONCE_IN_RESPONSE, NULL},
 };
 
 static int judge_field(struct judgement *j, const struct http_header *header, struct error *e)

@@ -23,6 +23,7 @@
 #include "cloche/limits.h"
 #include "daemon/exchange.h"
 #include "daemon/server.h"
+#include "daemon/websocket.h"
 #include "http/chunked.h"
 #include "http/head.h"
 
@@ -47,6 +48,12 @@ struct fixture {
     struct exchange *upload;
     uv_timer_t resume_timer;
     size_t queue_peak;
+
+    /* /socket */
+    uint32_t ping_ms;
+    bool socket_mute; /* it takes nothing that the client sends */
+    uint64_t socket_bytes;
+    size_t socket_text_max;
 };
 
 struct download {
@@ -294,7 +301,86 @@ static inline void handle_flood(struct exchange *x)
     exchange_abort(x);
 }
 
+/* A WebSocket that sends back what it gets. The text "bye" closes it, "flood" brings a lot. */
+struct echo {
+    struct fixture *f;
+    struct websocket *socket;
+    size_t flood_left;
+    bool paused;
+};
+
+static inline void echo_room(void *arg)
+{
+    static const uint8_t piece[8000];
+    struct echo *o = arg;
+
+    while (o->flood_left > 0 && websocket_queued(o->socket) < 128 * KIB) {
+        websocket_send_bytes(o->socket, piece, sizeof(piece));
+        o->flood_left -= sizeof(piece);
+    }
+    if (websocket_queued(o->socket) > o->f->queue_peak)
+        o->f->queue_peak = websocket_queued(o->socket);
+    if (o->paused) {
+        o->paused = false;
+        websocket_resume(o->socket);
+    }
+}
+
+static inline void echo_bytes(void *arg, const uint8_t *data, size_t size)
+{
+    struct echo *o = arg;
+
+    assert_true(size > 0);
+    o->f->socket_bytes += size;
+    websocket_send_bytes(o->socket, data, size);
+    if (o->f->socket_mute || websocket_queued(o->socket) > 2 * HTTP_REPLY_QUEUE_LOW) {
+        o->paused = true;
+        websocket_pause(o->socket);
+    }
+}
+
+static inline void echo_text(void *arg, const char *text, size_t size)
+{
+    struct echo *o = arg;
+
+    if (size > o->f->socket_text_max)
+        o->f->socket_text_max = size;
+    if (size == 3 && memcmp(text, "bye", 3) == 0) {
+        websocket_close(o->socket, WEBSOCKET_POLICY, "as you like");
+    } else if (size == 5 && memcmp(text, "flood", 5) == 0) {
+        o->flood_left = 500 * 8000;
+        echo_room(o);
+    } else {
+        websocket_send_text(o->socket, text, size);
+    }
+}
+
+static inline void echo_close(void *arg)
+{
+    struct echo *o = arg;
+
+    o->f->closes++;
+    free(o);
+}
+
+static inline void handle_socket(struct exchange *x)
+{
+    static const struct websocket_calls calls = {
+        .on_bytes = echo_bytes, .on_text = echo_text, .on_room = echo_room, .on_close = echo_close};
+    struct fixture *f = enter(x);
+    struct echo *o = calloc(1, sizeof(*o));
+    struct error e = ERROR_INIT;
+
+    assert_non_null(o);
+    o->f = f;
+    if (websocket_accept(x, f->ping_ms, &calls, o, &o->socket, &e) == 0)
+        return;
+    free(o);
+    exchange_reply_error(x, &e);
+}
+
 static const struct route routes[] = {
+    {"GET", "/socket", handle_socket},
     {"GET", "/echo/{word}", handle_echo},
     {"DELETE", "/echo/{word}", handle_empty},
     {"GET", "/echo/fixed/x", handle_empty},
