@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "cli/interrupt.h"
+#include "http/websocket.h"
 #include "http/write.h"
 #include "json/json_write.h"
 
@@ -144,7 +145,12 @@ static int put_head(struct buffer *out, const struct client_request *r)
         http_header_put(out, "Host", "cloche") != 0 ||
         http_header_put(out, "User-Agent", "cloche-cli") != 0 ||
         http_header_put(out, "Accept", "%s", accept) != 0 ||
-        http_header_put(out, "Connection", "close") != 0)
+        http_header_put(out, "Connection", r->websocket_key != NULL ? "Upgrade" : "close") != 0)
+        return -1;
+    if (r->websocket_key != NULL &&
+        (http_header_put(out, "Upgrade", "websocket") != 0 ||
+         http_header_put(out, "Sec-WebSocket-Version", WEBSOCKET_VERSION) != 0 ||
+         http_header_put(out, "Sec-WebSocket-Key", "%s", r->websocket_key) != 0))
         return -1;
     if (r->content_type != NULL) {
         if (http_header_put(out, "Content-Type", "%s", r->content_type) != 0)
@@ -215,10 +221,10 @@ static int wait_for_reply(struct client *c, struct error *e)
     }
 }
 
-/* Reads the head; interim replies (1xx) are skipped. */
-static int read_head(struct client *c, const char *method, struct error *e)
+/* Reads the head; interim replies (1xx) are skipped, but for the one that a WebSocket waits for. */
+static int read_head(struct client *c, const struct client_request *r, struct error *e)
 {
-    enum http_method known = strcmp(method, "HEAD") == 0 ? HTTP_HEAD : HTTP_GET;
+    enum http_method known = strcmp(r->method, "HEAD") == 0 ? HTTP_HEAD : HTTP_GET;
     size_t scanned = 0;
 
     for (;;) {
@@ -228,10 +234,13 @@ static int read_head(struct client *c, const char *method, struct error *e)
                                          known, &c->head, e);
         if (result == HTTP_BAD)
             return error_wrap(e, "the daemon's reply is not HTTP as it should be");
+        if (result == HTTP_DONE && c->head.status == 101 && r->websocket_key != NULL &&
+            websocket_response_check(&c->head, r->websocket_key, e) != 0)
+            return -1;
         if (result == HTTP_DONE) {
             buffer_consume(&c->in, c->head.size);
             scanned = 0;
-            if (c->head.status >= 200)
+            if (c->head.status >= 200 || (c->head.status == 101 && r->websocket_key != NULL))
                 break;
             continue;
         }
@@ -251,8 +260,11 @@ static int read_head(struct client *c, const char *method, struct error *e)
 int client_send(struct client *c, const struct client_request *request, struct error *e)
 {
     if (send_request(c, request, e) < 0 || wait_for_reply(c, e) != 0 ||
-        read_head(c, request->method, e) != 0)
+        read_head(c, request, e) != 0)
         return -1;
+    if (request->websocket_key != NULL && c->head.status < 400 && c->head.status != 101)
+        return error_set(e, ERR_UNREACHABLE, "the daemon did not open a WebSocket (status %d)",
+                         c->head.status);
     if (c->head.status < 400)
         return 0;
 

@@ -38,6 +38,9 @@ struct client_request {
     bool has_file;
     int file_fd;
     const char *content_type; /* NULL where there is no body */
+    /* Not NULL: a WebSocket's opening handshake (http/websocket.h). Success is status 101, and what
+     * came behind that is in `in`; what follows belongs to the caller. */
+    const char *websocket_key;
 };
 
 /* Connects. ERR_UNREACHABLE where nobody listens; `errno` is then that of connect(2). */

@@ -111,8 +111,7 @@ static int number_of(const cJSON *record, const char *name, int *ret_number)
     return 0;
 }
 
-/* The end of the command: what it means for our exit code. */
-static int take_end(struct playback *p, const cJSON *record, struct error *e)
+int playback_exit_code(const cJSON *record, struct error *e)
 {
     const char *end = text_of(record, "end");
     int number;
@@ -120,22 +119,18 @@ static int take_end(struct playback *p, const cJSON *record, struct error *e)
     if (end == NULL)
         return error_set(e, ERR_INTERNAL, "the daemon did not say how the command ended");
     if (strcmp(end, "exited") == 0 && number_of(record, "exit_code", &number) == 0) {
-        p->exit_code = number & 0xff;
-        return 0;
+        return number & 0xff;
     }
     if (strcmp(end, "signaled") == 0 && number_of(record, "signal", &number) == 0) {
-        p->exit_code = EXIT_SIGNAL + (number & 0x7f);
-        return 0;
+        return EXIT_SIGNAL + (number & 0x7f);
     }
     if (strcmp(end, "timeout") == 0) {
         fprintf(stderr, "cloche: the command was killed: its time was up\n");
-        p->exit_code = EXIT_TIMEOUT;
-        return 0;
+        return EXIT_TIMEOUT;
     }
     if (strcmp(end, "oom") == 0) {
         fprintf(stderr, "cloche: the command was killed: the sandbox is out of memory (--mem)\n");
-        p->exit_code = EXIT_SIGNAL + SIGKILL;
-        return 0;
+        return EXIT_SIGNAL + SIGKILL;
     }
     if (strcmp(end, "output_limit") == 0) {
         (void)error_set(e, ERR_TOO_LARGE, "the command was killed: it wrote too much output");
@@ -173,8 +168,10 @@ static int take_record(struct playback *p, const cJSON *record, struct error *e)
     }
     if (strcmp(type, "file") == 0)
         return take_file(p, record, e);
-    if (strcmp(type, "end") == 0)
-        return take_end(p, record, e);
+    if (strcmp(type, "end") == 0) {
+        p->exit_code = playback_exit_code(record, e);
+        return p->exit_code < 0 ? -1 : 0;
+    }
     if (strcmp(type, "error") == 0)
         return json_error_read(record, e);
     if (strcmp(type, "start") == 0)

@@ -16,6 +16,10 @@ struct playback_file {
     const char *local; /* "-" is stdout */
 };
 
+/* What the end of a command, as the daemon tells it, means for our exit code; see playback_run().
+ */
+int playback_exit_code(const cJSON *record, struct error *e) __attribute__((warn_unused_result));
+
 struct playback_options {
     const struct playback_file *files;
     size_t file_count;
