@@ -41,6 +41,7 @@ FEATURES = {
     "cgroup2": lambda: "memory" in read_text("/sys/fs/cgroup/cgroup.controllers").split(),
     "qemu": lambda: shutil.which("qemu-system-x86_64") is not None,
     "cpus2": lambda: (os.cpu_count() or 1) >= 2,
+    "tmux": lambda: shutil.which("tmux") is not None,
     "hwkvm": lambda: bool(re.search(r"\b(vmx|svm)\b", read_text("/proc/cpuinfo"))),
 }
 TAP_LINE = re.compile(r"(not )?ok\s+\d+\s*(?:-\s*)?(.*)$")

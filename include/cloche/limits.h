@@ -76,6 +76,7 @@
 #define WEBSOCKET_TEXT_MAX     4096u       /* a text message, over all its frames */
 #define WEBSOCKET_QUEUE_MAX    (256 * KIB) /* bytes not yet taken by the client */
 #define WEBSOCKET_PING_MS      30000u /* a silent client is asked, and cut after as long again */
+#define TERMINAL_SIDE_MAX      4096u  /* rows or columns */
 #define JSON_DEPTH_MAX         16u
 #define JSON_NODES_MAX         65536u
 #define JSON_NUMBER_BYTES_MAX  40u

@@ -49,3 +49,6 @@ void api_exec(struct exchange *x);
 void api_file_put(struct exchange *x);
 void api_file_get(struct exchange *x);
 void api_run(struct exchange *x);
+
+/* api_pty.c */
+void api_pty(struct exchange *x);

@@ -126,18 +126,6 @@ static void on_command_end(void *context, const struct exec_result *result)
     buffer_fini(&out);
 }
 
-/* Why a command in the background has no pid. */
-static void set_not_started(const struct exec_result *result, struct error *e)
-{
-    if (result->end == EXEC_FAILED)
-        *e = result->error;
-    else if (result->end == EXEC_SANDBOX_GONE)
-        (void)error_set(e, ERR_SANDBOX_GONE, "the sandbox ended before the command had started");
-    else
-        (void)error_set(e, ERR_COMMAND_NOT_STARTED, "the command ended before it had started: %s",
-                        exec_end_name(result->end));
-}
-
 /* The reply to a command in the background: that it runs. */
 static void on_started(struct process_follower *f)
 {
@@ -150,7 +138,7 @@ static void on_started(struct process_follower *f)
     if (p->state == PROCESS_STARTING)
         return;
     if (p->pid == 0) {
-        set_not_started(&p->result, &e);
+        process_start_error(p, &e);
         exchange_reply_error(x, &e);
     } else {
         json_writer_init(&w, &out);

@@ -63,6 +63,8 @@ struct exec_request {
     const char *cwd;
     struct env env;
     bool has_stdin;
+    bool has_pty;
+    uint16_t rows, columns;    /* with has_pty */
     const uint8_t *stdin_data; /* the tree's, or `decoded` */
     size_t stdin_size;
     uint8_t *decoded;

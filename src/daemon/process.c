@@ -19,7 +19,7 @@ void process_put(struct process *p)
     assert(p->references > 0);
     if (--p->references > 0)
         return;
-    assert(p->exec == NULL && p->writer == NULL);
+    assert(p->exec == NULL && LIST_EMPTY(&p->writers));
     output_ring_fini(&p->ring);
     free(p->stdin_copy);
     free(p->cwd);
@@ -151,13 +151,13 @@ int process_write_begin(struct process *p, struct process_writer *w, struct erro
         (void)error_set(e, ERR_CONFLICT, "stdin of process %u is closed", p->pid);
         return error_remedy(e, "Start the command with \"stdin_open\": true to write to it later.");
     }
-    if (p->writer != NULL) {
+    if (!LIST_EMPTY(&p->writers) && !p->is_terminal) {
         (void)error_set(e, ERR_CONFLICT, "another request writes to stdin of process %u", p->pid);
         return error_remedy(e, "Wait until that one has ended.");
     }
     process_get(p);
     w->process = p;
-    p->writer = w;
+    LIST_INSERT_HEAD(&p->writers, w, entry);
     return 0;
 }
 
@@ -176,7 +176,7 @@ void process_write_end(struct process_writer *w, bool closes)
     if (p == NULL)
         return;
     w->process = NULL;
-    p->writer = NULL;
+    LIST_REMOVE(w, entry);
     if (closes && p->exec != NULL) {
         p->keeps_stdin = false;
         feed_stdin(p);
@@ -208,7 +208,7 @@ void process_feed_output(struct process *p, enum exec_output which, const uint8_
 
 void process_feed_end(struct process *p, const struct exec_result *result)
 {
-    struct process_writer *w = p->writer;
+    struct process_writer *w;
 
     process_get(p);
     p->source = NULL;
@@ -218,7 +218,7 @@ void process_feed_end(struct process *p, const struct exec_result *result)
     p->is_stdin_open = false;
     p->ended_real_ns = clock_real_ns();
     process_table_ended(p);
-    if (w != NULL) {
+    while ((w = LIST_FIRST(&p->writers)) != NULL) {
         process_write_end(w, false);
         w->on_closed(w);
     }
@@ -233,6 +233,7 @@ struct process *process_new(const struct process_source *source, void *context, 
     if (p == NULL)
         return NULL;
     LIST_INIT(&p->followers);
+    LIST_INIT(&p->writers);
     output_ring_init(&p->ring, ring_bytes);
     p->references = 1;
     p->source = source;
@@ -259,8 +260,14 @@ static void on_stdin_writable(void *arg)
     struct process *p = arg;
 
     feed_stdin(p);
-    if (p->stdin_used == p->stdin_size && p->writer != NULL)
-        p->writer->on_writable(p->writer);
+    if (p->stdin_used < p->stdin_size)
+        return;
+    process_get(p);
+    for (struct process_writer *w = LIST_FIRST(&p->writers), *next; w != NULL; w = next) {
+        next = LIST_NEXT(w, entry); /* it may detach itself, and nobody else */
+        w->on_writable(w);
+    }
+    process_put(p);
 }
 
 static void on_end(void *arg, const struct exec_result *result)
@@ -322,6 +329,7 @@ int process_start(uv_loop_t *loop, struct process_table *table, struct agent_lin
     if (p == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory for a process");
     p->is_background = spec->is_background;
+    p->is_terminal = spec->exec.has_pty;
     p->is_stdin_open = spec->exec.has_stdin;
     p->keeps_stdin = spec->keeps_stdin;
     set_command(p, spec->command);
@@ -337,6 +345,12 @@ int process_start(uv_loop_t *loop, struct process_table *table, struct agent_lin
         feed_stdin(p);
     *ret_process = p;
     return 0;
+}
+
+void process_resize(struct process *p, uint16_t rows, uint16_t columns)
+{
+    if (p->exec != NULL)
+        exec_resize(p->exec, rows, columns);
 }
 
 void process_signal(struct process *p, enum channel_signal_scope scope, uint32_t signal_number)

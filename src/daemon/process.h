@@ -40,8 +40,10 @@ struct process_follower {
     void (*on_news)(struct process_follower *f);
 };
 
-/* One source of stdin, as process_follower is of output; there is at most one at a time. */
+/* One source of stdin, as process_follower is of output; there is at most one at a time, but for a
+ * terminal, at which any number may type. */
 struct process_writer {
+    LIST_ENTRY(process_writer) entry;
     struct process *process; /* NULL: detached */
     void *owner;
     void (*on_writable)(struct process_writer *w);
@@ -49,6 +51,7 @@ struct process_writer {
 };
 
 LIST_HEAD(process_followers, process_follower);
+LIST_HEAD(process_writers, process_writer);
 
 /* What makes a process go: an exec, or a command of a session. No call of it calls back at once. */
 struct process_source {
@@ -64,6 +67,7 @@ struct process {
     unsigned references;
     enum process_state state;
     bool is_background;
+    bool is_terminal;
     bool is_stdin_open; /* more may be written to it */
     char command[PROCESS_COMMAND_BYTES];
     char session[SESSION_NAME_BYTES]; /* whose shell it is, or "" */
@@ -78,7 +82,7 @@ struct process {
     struct output_ring ring;
     size_t held[EXEC_OUTPUT_COUNT]; /* bytes for which the guest gets no credit yet */
     struct process_followers followers;
-    struct process_writer *writer;
+    struct process_writers writers;
     /* Stdin that came with the request. */
     const uint8_t *stdin_data; /* `stdin_copy`, or the owner's */
     uint8_t *stdin_copy;
@@ -125,7 +129,7 @@ size_t process_peek(const struct process_follower *f, uint8_t *to, size_t size_m
 /* The follower is done with so many bytes. */
 void process_take(struct process_follower *f, size_t size);
 
-/* Becomes the source of stdin; -1 with ERR_CONFLICT where it is closed or has another source. */
+/* Becomes a source of stdin; -1 with ERR_CONFLICT where it is closed or has another source. */
 int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
     __attribute__((warn_unused_result));
 /* As exec_send(). */
@@ -134,6 +138,8 @@ size_t process_write(struct process_writer *w, const void *data, size_t size)
 /* `closes`: end of file for the process. Accepts one that is detached. */
 void process_write_end(struct process_writer *w, bool closes);
 
+/* Tells a terminal its size. */
+void process_resize(struct process *p, uint16_t rows, uint16_t columns);
 void process_signal(struct process *p, enum channel_signal_scope scope, uint32_t signal_number);
 /* Kills it with every descendant; followers hear of its end. */
 void process_kill_tree(struct process *p);
@@ -143,6 +149,8 @@ void process_kill_tree(struct process *p);
 
 /* Writes the fields of the API's process object into the object that is open. */
 void process_describe(const struct process *p, struct json_writer *w);
+/* Why a process has ended that was never seen to start. */
+void process_start_error(const struct process *p, struct error *e);
 /* Writes "end", "exit_code", "signal", "truncated", "usage", "times". */
 void exec_result_describe(const struct exec_result *r, struct json_writer *w);
 

@@ -51,11 +51,23 @@ void exec_result_describe(const struct exec_result *r, struct json_writer *w)
         json_put_bool(w, "session_ended", true);
 }
 
+void process_start_error(const struct process *p, struct error *e)
+{
+    if (p->result.end == EXEC_FAILED)
+        *e = p->result.error;
+    else if (p->result.end == EXEC_SANDBOX_GONE)
+        (void)error_set(e, ERR_SANDBOX_GONE, "the sandbox ended before the command had started");
+    else
+        (void)error_set(e, ERR_COMMAND_NOT_STARTED, "the command ended before it had started: %s",
+                        exec_end_name(p->result.end));
+}
+
 void process_describe(const struct process *p, struct json_writer *w)
 {
     json_put_int(w, "pid", p->pid);
     json_put_text(w, "state", state_names[p->state]);
     json_put_bool(w, "background", p->is_background);
+    json_put_bool(w, "terminal", p->is_terminal);
     json_put_text(w, "command", p->command);
     if (p->session[0] != '\0')
         json_put_text(w, "session", p->session);

@@ -237,6 +237,13 @@ static int check_request(struct exchange *x, char key[WEBSOCKET_KEY_BYTES], stru
     return -1;
 }
 
+int websocket_check(struct exchange *x, struct error *e)
+{
+    char key[WEBSOCKET_KEY_BYTES];
+
+    return check_request(x, key, e);
+}
+
 int websocket_accept(struct exchange *x, uint32_t ping_ms, const struct websocket_calls *calls,
                      void *arg, struct websocket **ret_socket, struct error *e)
 {
@@ -259,6 +266,7 @@ int websocket_accept(struct exchange *x, uint32_t ping_ms, const struct websocke
     uv_update_time(exchange_loop(x));
     (void)uv_timer_start(&s->timer, on_timer, s->ping_ms, s->ping_ms);
     exchange_set_user(x, s);
+    exchange_on_gone(x, NULL); /* on_end tells it */
     exchange_on_close(x, on_close);
     websocket_accept_of(key, proof);
     exchange_set_header(x, "Sec-WebSocket-Accept", "%s", proof);

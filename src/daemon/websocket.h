@@ -38,10 +38,14 @@ struct websocket_calls {
     void (*on_close)(void *arg);
 };
 
+/* Whether the request opens a WebSocket: 0, or -1 with the error to reply with, and the headers
+ * that go with it are set. */
+int websocket_check(struct exchange *x, struct error *e) __attribute__((warn_unused_result));
+
 /*
- * Answers the opening handshake. Returns 0 and owns the exchange from then on; -1 where the request
- * is none (the error to reply with; headers that go with it are set) or memory is short: then the
- * exchange is still the caller's to reply to. `ping_ms`: 0 is WEBSOCKET_PING_MS.
+ * Answers the opening handshake. Returns 0 and owns the exchange from then on; -1 as
+ * websocket_check(), or where memory is short: then the exchange is still the caller's to reply to.
+ * `ping_ms`: 0 is WEBSOCKET_PING_MS.
  */
 int websocket_accept(struct exchange *x, uint32_t ping_ms, const struct websocket_calls *calls,
                      void *arg, struct websocket **ret_socket, struct error *e)

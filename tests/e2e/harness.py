@@ -38,7 +38,7 @@ CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max
 def require(*features):
     """Skips the calling test where the machine lacks one of these; the runner checks the claim."""
     have = {"root": os.geteuid() == 0, "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
-            "cpus2": (os.cpu_count() or 1) >= 2}
+            "cpus2": (os.cpu_count() or 1) >= 2, "tmux": shutil.which("tmux") is not None}
     for feature in features:
         if not have[feature]:
             raise unittest.SkipTest(f"needs {feature}")

@@ -21,7 +21,7 @@ PACKAGES=(
     libarchive13 libbpf1 libc-ares2 libcjson1 libmd0 libnghttp2-14 libnl-3-200 libnl-route-3-200
     libseccomp2 libssl3 libuv1 libwslay1 libzstd1
     bash busybox-static ca-certificates curl e2fsprogs git iproute2 iputils-ping jq kmod openssl procps
-    psmisc python3 strace util-linux
+    psmisc python3 strace tmux util-linux
 )
 # Loaded in the initrd, to reach the root file system, and after it, to be a host for cloche.
 BOOT_MODULES=(virtio_pci virtio_blk virtio_console erofs overlay)
