@@ -66,6 +66,7 @@ static const struct route fixture_routes[] = {
     {"POST", "/v1/sandboxes/{id}/processes/{pid}/signal", api_process_signal},
     {"POST", "/v1/sandboxes/{id}/processes/{pid}/stdin", api_process_stdin},
     {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output},
+    {"GET", "/v1/sandboxes/{id}/pty", api_pty},
     {"PUT", "/v1/sandboxes/{id}/files", api_file_put},
     {"GET", "/v1/sandboxes/{id}/files", api_file_get},
     {"DELETE", "/v1/sandboxes/{id}/files", api_file_delete},
