@@ -28,7 +28,7 @@ FENCES = [
     (r"seccomp\.h", ("src/priv/", "src/daemon/", "src/vmm/seccomp_gen.c", "tests/")),
     (r"openssl/.*", ("src/proxy/", "src/audit/", "tests/")),
     (r"(netlink|bpf)/.*", ("src/priv/", "bpf/", "tests/")),
-    (r"wslay/.*", ("src/daemon/websocket", "src/cli/", "tests/")),
+    (r"wslay/.*", ("src/daemon/websocket", "src/cli/socket", "tests/")),
     (r"cmocka\.h", ("tests/",)),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
