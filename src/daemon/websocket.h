@@ -21,8 +21,6 @@ struct websocket;
 /* Close codes of RFC 6455 7.4.1, and nothing else of it. */
 enum websocket_code {
     WEBSOCKET_NORMAL = 1000,
-    WEBSOCKET_GOING_AWAY = 1001,
-    WEBSOCKET_POLICY = 1008,
     WEBSOCKET_TOO_LARGE = 1009,
     WEBSOCKET_INTERNAL = 1011,
 };

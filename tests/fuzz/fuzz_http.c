@@ -12,6 +12,7 @@
 #include "http/chunked.h"
 #include "http/head.h"
 #include "http/target.h"
+#include "http/websocket.h"
 
 #define SIZE_MAX_HERE (64 * KIB)
 
@@ -69,6 +70,22 @@ static void check_head(const struct http_head *h)
     buffer_fini(&b);
 }
 
+/* A WebSocket's opening: what is accepted has all that it must have. */
+static void check_handshake(const struct http_head *h)
+{
+    char key[WEBSOCKET_KEY_BYTES];
+    struct error e = ERROR_INIT;
+
+    if (h->is_response) {
+        (void)!websocket_response_check(h, "dGhlIHNhbXBsZSBub25jZQ==", &e);
+    } else if (websocket_request_check(h, key, &e) == 0) {
+        assert(strlen(key) == WEBSOCKET_KEY_BYTES - 1 && h->upgrade);
+        assert(h->framing == HTTP_BODY_NONE && h->method == HTTP_GET);
+    } else {
+        assert(e.code == ERR_UPGRADE_REQUIRED || e.code == ERR_BAD_REQUEST);
+    }
+}
+
 static void fuzz_head(const char *data, size_t size, size_t cut, bool response)
 {
     struct http_head whole, parts;
@@ -87,6 +104,7 @@ static void fuzz_head(const char *data, size_t size, size_t cut, bool response)
     assert(whole.size <= size && whole.size <= HTTP_HEAD_BYTES_MAX);
     assert(whole.size == parts.size && whole.framing == parts.framing);
     check_head(&whole);
+    check_handshake(&whole);
 }
 
 static enum http_result decode(const char *data, size_t size, size_t cut, struct buffer *body,

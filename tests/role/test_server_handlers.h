@@ -346,7 +346,7 @@ static inline void echo_text(void *arg, const char *text, size_t size)
     if (size > o->f->socket_text_max)
         o->f->socket_text_max = size;
     if (size == 3 && memcmp(text, "bye", 3) == 0) {
-        websocket_close(o->socket, WEBSOCKET_POLICY, "as you like");
+        websocket_close(o->socket, WEBSOCKET_INTERNAL, "as you like");
     } else if (size == 5 && memcmp(text, "flood", 5) == 0) {
         o->flood_left = 500 * 8000;
         echo_room(o);

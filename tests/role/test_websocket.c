@@ -363,7 +363,7 @@ static void the_owner_closes(void **state)
     const struct frame *frame = next_frame(c);
     assert_int_equal(frame->first, FIN | CLOSE);
     assert_memory_equal(frame->data,
-                        "\x03\xf0"
+                        "\x03\xf3"
                         "as you like",
                         13);
     client_wait_eof(c);
