@@ -77,9 +77,17 @@
 #define WEBSOCKET_QUEUE_MAX    (256 * KIB) /* bytes not yet taken by the client */
 #define WEBSOCKET_PING_MS      30000u /* a silent client is asked, and cut after as long again */
 #define TERMINAL_SIDE_MAX      4096u  /* rows or columns */
+#define HTTP_DEADLINE_S_MAX    604800u     /* Request-Timeout: a week */
 #define JSON_DEPTH_MAX         16u
 #define JSON_NODES_MAX         65536u
 #define JSON_NUMBER_BYTES_MAX  40u
+
+/* Idempotency keys: what is remembered of requests that came with one */
+#define IDEMPOTENCY_KEY_MAX     64u        /* characters */
+#define IDEMPOTENCY_ENTRIES_MAX 4096u      /* the oldest go */
+#define IDEMPOTENCY_REPLY_MAX   (1 * MIB)  /* of one reply that is kept */
+#define IDEMPOTENCY_BYTES_MAX   (32 * MIB) /* of all of them; the oldest go */
+#define IDEMPOTENCY_KEEP_MS     600000u    /* from the reply on */
 
 /* Exec */
 #define EXEC_TIMEOUT_MS_MAX       (SANDBOX_TIMEOUT_S_MAX * UINT64_C(1000))
@@ -98,4 +106,6 @@ _Static_assert(PROCESS_RING_BYTES_MIN >= 4 * CHANNEL_WINDOW_BYTES,
                "a follower never misses what the guest may still send");
 _Static_assert(CHANNEL_WINDOW_BYTES >= 2 * CHANNEL_PAYLOAD_MAX,
                "a full frame must always fit twice");
+_Static_assert(IDEMPOTENCY_ENTRIES_MAX >= 2 * HTTP_CONNECTIONS_MAX,
+               "a request that runs never has to be forgotten");
 _Static_assert(SANDBOX_VCPUS_MAX <= 32, "the MP table and the guest's NR_CPUS end there");

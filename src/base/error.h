@@ -35,6 +35,7 @@
     X(ERR_FILE_REFUSED, "file_refused", 422, 125)                                                  \
     X(ERR_COMMAND_NOT_STARTED, "command_not_started", 422, 125)                                    \
     X(ERR_UPGRADE_REQUIRED, "upgrade_required", 426, 125)                                          \
+    X(ERR_IDEMPOTENCY_MISMATCH, "idempotency_mismatch", 422, 125)                                  \
     X(ERR_TOO_MANY, "too_many", 429, 125)                                                          \
     X(ERR_HEADER_TOO_LARGE, "header_too_large", 431, 125)                                          \
     X(ERR_NOT_IMPLEMENTED, "not_implemented", 501, 125)                                            \
@@ -44,6 +45,7 @@
     X(ERR_SHUTTING_DOWN, "shutting_down", 503, 125)                                                \
     X(ERR_KVM_UNAVAILABLE, "kvm_unavailable", 503, 125)                                            \
     X(ERR_BOOT_TIMEOUT, "boot_timeout", 504, 124)                                                  \
+    X(ERR_DEADLINE_EXCEEDED, "deadline_exceeded", 504, 124)                                        \
     X(ERR_HTTP_VERSION, "http_version_not_supported", 505, 125)                                    \
     X(ERR_DISK_FULL, "disk_full", 507, 125)                                                        \
     X(ERR_UNREACHABLE, "unreachable", 502, 125)                                                    \
