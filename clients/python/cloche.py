@@ -8,6 +8,9 @@
         print(result.exit_code, result.stdout)
 
 Standard library only. A client may be shared by threads: each call has a connection of its own.
+
+Calls that make something take an `idempotency_key`. A call that got no answer (code "unreachable")
+may be made again with the same key: what was done is not done twice, its reply comes again.
 """
 import base64
 import dataclasses
@@ -222,11 +225,11 @@ class Client:
         """Facts about the daemon, its templates and its host, as a dict."""
         return self._json("GET", "/v1/info")
 
-    def create(self, template=None, **fields):
+    def create(self, template=None, idempotency_key=None, **fields):
         """Makes a sandbox. Fields: vcpus, mem_mib, disk_mib, timeout_s, env, labels."""
         body = {"template": template, **fields}
         body = {name: value for name, value in body.items() if value is not None}
-        return Sandbox(self, self._json("POST", "/v1/sandboxes", body))
+        return Sandbox(self, self._json("POST", "/v1/sandboxes", body, idempotency_key))
 
     def get(self, sandbox_id):
         """The sandbox with that id."""
@@ -244,7 +247,7 @@ class Client:
 
     def run(self, argv=None, shell=None, template=None, files=None, collect=(), stdin=None,
             env=None, cwd=None, user=None, umask=None, limits=None, timeout_ms=None,
-            max_output_bytes=None, **fields):
+            max_output_bytes=None, idempotency_key=None, **fields):
         """One command in a sandbox of its own, which ends with it.
 
         `files` maps paths in the guest to their content (bytes or str), `collect` names those to
@@ -261,7 +264,7 @@ class Client:
             _put_bytes(entry, "content", content)
             body["files"].append(entry)
         body["collect"] = list(collect)
-        return _result_of(self._json("POST", "/v1/run", body))
+        return _result_of(self._json("POST", "/v1/run", body, idempotency_key))
 
     def _open(self, method, target, body=None, headers=None):
         """One request; returns (connection, response), or raises what the daemon says."""
@@ -300,13 +303,13 @@ class Client:
         return ClocheError("unreachable", f"no answer from the daemon at {self.socket}", str(error),
                            "start one with `sudo cloche serve`, or name its socket")
 
-    def _json(self, method, target, body=None):
+    def _json(self, method, target, body=None, idempotency_key=None):
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(body).encode()
         if method == "POST":
-            headers["Idempotency-Key"] = str(uuid.uuid4())
+            headers["Idempotency-Key"] = idempotency_key or str(uuid.uuid4())
         connection, response = self._open(method, target, body, headers)
         try:
             raw = response.read()
@@ -395,7 +398,7 @@ class Sandbox:
         self.described = self._client._json("GET", self._path)
         return self.described
 
-    def exec(self, argv=None, shell=None, **options):
+    def exec(self, argv=None, shell=None, idempotency_key=None, **options):
         """Runs `argv` (a list) or `shell` (a command line) and returns its Result.
 
         Options: stdin (bytes or str), env, cwd, user, umask ("022"), limits ({"memory_mib",
@@ -404,7 +407,7 @@ class Sandbox:
         from one command to the next).
         """
         body = _command(argv, shell, **options)
-        return _result_of(self._client._json("POST", self._path + "/exec", body))
+        return _result_of(self._client._json("POST", self._path + "/exec", body, idempotency_key))
 
     def exec_stream(self, argv=None, shell=None, **options):
         """As exec, but yields ("stdout" or "stderr", bytes) as output comes, and at last
@@ -413,7 +416,8 @@ class Sandbox:
         for kind, data, _ in _output_of(self._client._records("POST", self._path + "/exec", body)):
             yield kind, data
 
-    def start(self, argv=None, shell=None, stdin_open=False, keep_output_bytes=None, **options):
+    def start(self, argv=None, shell=None, stdin_open=False, keep_output_bytes=None,
+              idempotency_key=None, **options):
         """Starts a command in the background and returns its Process, which goes on without us.
 
         Options as for exec. `stdin_open`: Process.write() may write to it. `keep_output_bytes`: how
@@ -422,7 +426,8 @@ class Sandbox:
         body = {**_command(argv, shell, **options), "background": True, "stdin_open": stdin_open}
         if keep_output_bytes is not None:
             body["keep_output_bytes"] = keep_output_bytes
-        return Process(self, self._client._json("POST", self._path + "/exec", body))
+        return Process(self, self._client._json("POST", self._path + "/exec", body,
+                                                idempotency_key))
 
     def processes(self):
         """The commands that run, and those of start() that have ended."""

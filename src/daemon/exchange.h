@@ -8,6 +8,9 @@
  * is gone every call is harmless and does nothing. The exception is exchange_read_whole: until its
  * callback runs, the server answers failures itself.
  *
+ * Idempotency-Key, on routes that have it, is the server's own business: a request that came before
+ * never gets to a handler.
+ *
  * No callback is ever called from inside a function of this header; they come from the loop.
  */
 #pragma once
@@ -25,6 +28,9 @@
 struct buffer;
 struct exchange;
 struct json_writer;
+
+/* A streamed reply of JSON objects, each a line. */
+#define NDJSON_TYPE "application/x-ndjson"
 
 /* -- The request. Strings live as long as the exchange. */
 
@@ -70,9 +76,9 @@ void *exchange_user(const struct exchange *x);
 
 /*
  * `on_gone` is called at most once, when the client has vanished (or was cut off: a reader that
- * stalled, the end of a graceful stop) before the reply was finished. The handler stops its work
- * and still finishes the exchange, e.g. with exchange_abort, then or later. A client that only
- * closed its sending side is not gone.
+ * stalled, the end of a graceful stop) before the
+ * reply was finished. The handler stops its work and still finishes the exchange, e.g. with
+ * exchange_abort, then or later. A client that only closed its sending side is not gone.
  */
 void exchange_on_gone(struct exchange *x, void (*on_gone)(struct exchange *x));
 

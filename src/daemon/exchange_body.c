@@ -1,4 +1,5 @@
-/* Reading a request's body: whole, or in pieces with back-pressure. */
+/* Reading a request's body: whole, or in pieces with back-pressure. One that was read ahead is
+ * there already when the handler asks for it. */
 #include <assert.h>
 #include <inttypes.h>
 
@@ -55,6 +56,7 @@ static void begin(struct exchange *x, enum exchange_reader reader, uint64_t size
     uint64_t length = exchange_body_length(x);
 
     assert(!x->read_called && !x->finished);
+    assert(reader != READER_STREAM || x->read_bytes == 0);
     x->read_called = true;
     x->reader = reader;
     x->read_max = size_max;
@@ -62,7 +64,7 @@ static void begin(struct exchange *x, enum exchange_reader reader, uint64_t size
     c->read_at_ms = uv_now(c->server->options.loop);
     if (x->gone)
         error_set(&x->failure, ERR_UNREACHABLE, "the client has gone");
-    else if (length != EXCHANGE_LENGTH_UNKNOWN && length > size_max)
+    else if ((length != EXCHANGE_LENGTH_UNKNOWN && length > size_max) || x->read_bytes > size_max)
         (void)too_large(x, &x->failure);
     else if (x->continue_pending)
         send_continue(x);
@@ -74,6 +76,11 @@ void exchange_read_whole(struct exchange *x, uint64_t size_max,
 {
     x->on_body = on_body;
     begin(x, READER_WHOLE, size_max);
+}
+
+void exchange_read_ahead(struct exchange *x)
+{
+    begin(x, READER_AHEAD, HTTP_JSON_BODY_MAX);
 }
 
 void exchange_read_stream(struct exchange *x, uint64_t size_max,
@@ -118,10 +125,10 @@ void exchange_body_fail(struct exchange *x, const struct error *failure)
 
     x->reader = READER_NONE;
     exchange_body_drop(x);
-    if (reader == READER_WHOLE)
-        exchange_reply_error(x, failure);
-    else
+    if (reader == READER_STREAM)
         x->on_end(x, failure);
+    else
+        exchange_reply_error(x, failure);
 }
 
 /* All of the body has been read. */
@@ -132,6 +139,11 @@ static void complete(struct exchange *x)
     x->reader = READER_NONE;
     if (reader == READER_STREAM) {
         x->on_end(x, NULL);
+        return;
+    }
+    if (reader == READER_AHEAD) {
+        x->read_called = false;
+        exchange_key_claim(x);
         return;
     }
     x->on_body(x, x->body.size > 0 ? (const void *)buffer_bytes(&x->body) : "", x->body.size);

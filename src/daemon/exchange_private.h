@@ -5,7 +5,10 @@
 #include "daemon/connection.h"
 #include "daemon/exchange.h"
 
-enum exchange_reader { READER_NONE, READER_WHOLE, READER_STREAM };
+/* READER_AHEAD is the server's: it reads the body before the handler is called, and for it. */
+enum exchange_reader { READER_NONE, READER_AHEAD, READER_WHOLE, READER_STREAM };
+
+struct idempotency_entry;
 
 struct exchange {
     struct connection *connection;
@@ -27,11 +30,14 @@ struct exchange {
     bool paused;
     uint64_t read_max;
     uint64_t read_bytes;
-    struct buffer body; /* READER_WHOLE */
+    struct buffer body; /* READER_AHEAD, READER_WHOLE */
     struct error failure;
     void (*on_body)(struct exchange *x, const void *data, size_t size);
     void (*on_data)(struct exchange *x, const void *data, size_t size);
     void (*on_end)(struct exchange *x, const struct error *failure);
+
+    const char *key;                 /* Idempotency-Key, on a route that has it */
+    struct idempotency_entry *claim; /* from the body's end to the reply */
 
     bool gone;     /* the handler knows, or need not know */
     bool started;  /* the reply's head is written */
@@ -62,6 +68,8 @@ void exchange_read_upgraded(struct exchange *x,
 
 /* Moves the reading of the body on by one callback; true when it did (exchange_body.c). */
 bool exchange_body_step(struct exchange *x);
+/* Reads the body whole, then calls exchange_key_claim; the body stays for the handler. */
+void exchange_read_ahead(struct exchange *x);
 /* Whether bytes of the body are waited for, and must not stall. */
 bool exchange_body_wanted(const struct exchange *x);
 /* Ends the reading with an error, which the handler or the client gets. */
@@ -75,3 +83,13 @@ void exchange_body_drop(struct exchange *x);
 
 /* Tells the handler, once, that the client is gone. */
 void exchange_tell_gone(struct exchange *x);
+
+/* Idempotency-Key (exchange_key.c): the request's route has it. Reads the header; sets x->key. */
+int exchange_key_read(struct exchange *x, struct error *e) __attribute__((warn_unused_result));
+/* The body has been read: calls the handler, or replies without it. */
+void exchange_key_claim(struct exchange *x);
+/* The handler replies, whether its client is there or not. */
+void exchange_key_reply(struct exchange *x, int status, const char *content_type, const void *data,
+                        size_t size);
+/* The exchange ends, and exchange_key_reply may not have been called. */
+void exchange_key_finish(struct exchange *x);

@@ -102,6 +102,7 @@ static void start(struct exchange *x, int status, const char *content_type, uint
 void exchange_finish(struct exchange *x)
 {
     assert(!x->finished);
+    exchange_key_finish(x);
     x->finished = true;
     x->reader = READER_NONE;
     connection_flush(x->connection);
@@ -141,6 +142,8 @@ void exchange_reply_buffer(struct exchange *x, int status, const char *content_t
 {
     struct connection *c = x->connection;
 
+    exchange_key_reply(x, status, content_type, body->size > 0 ? buffer_bytes(body) : NULL,
+                       body->size);
     start(x, status, content_type, body->size);
     if (!x->discard && body->size > 0) {
         assert(c->whole.size == 0);
@@ -183,6 +186,7 @@ void exchange_reply_json(struct exchange *x, int status, cJSON *tree)
 
 void exchange_reply_empty(struct exchange *x)
 {
+    exchange_key_reply(x, 204, NULL, NULL, 0);
     start(x, 204, NULL, 0);
     exchange_finish(x);
 }

@@ -21,8 +21,6 @@ struct exchange;
 /* A reply with all output, every byte of it a control character that JSON writes with six. */
 #define EXEC_REPLY_BYTES_MAX (6 * EXEC_OUTPUT_BYTES_MAX + 64 * KIB)
 
-#define NDJSON_TYPE "application/x-ndjson"
-
 struct exec_reply_spec {
     struct exchange *exchange;
     /* Not NULL: output is streamed. Given to exchange_start; it calls exec_reply_drain(). */

@@ -11,12 +11,21 @@ struct exchange;
  * later (exchange.h). */
 typedef void (*exchange_handler)(struct exchange *x);
 
+/* What an Idempotency-Key means to a route, by what is left of a request that ended without a reply
+ * because its client went or its time was over (idempotency.h). */
+enum route_key {
+    ROUTE_NO_KEY, /* the header is ignored: the request may be sent twice as it is */
+    ROUTE_UNDONE, /* nothing is left: with the same key it is done anew */
+    ROUTE_ONCE,   /* its traces may be there: it is refused from then on */
+};
+
 /* A pattern is "/" and segments, each literal or one "{name}" that takes any segment:
  * "/v1/sandboxes/{id}/exec". The first row that fits wins. A row for GET also takes HEAD. */
 struct route {
     const char *method;
     const char *pattern;
     exchange_handler handler;
+    enum route_key key; /* the handler reads the body whole where there is one */
 };
 
 #define ROUTE_PARAMS_MAX  4u

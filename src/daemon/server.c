@@ -127,6 +127,20 @@ static void on_listener(uv_poll_t *poll, int status, int events)
     }
 }
 
+static void on_keys_timer(uv_timer_t *timer)
+{
+    server_watch_keys(timer->data);
+}
+
+void server_watch_keys(struct server *s)
+{
+    uint64_t now_ms = uv_now(s->options.loop);
+    uint64_t due_ms = idempotency_expire(s->keys, now_ms);
+
+    if (due_ms != 0 && !s->stopping)
+        (void)uv_timer_start(&s->keys_timer, on_keys_timer, due_ms - now_ms, 0);
+}
+
 static void set_defaults(struct server_options *o)
 {
     const struct {
@@ -159,18 +173,26 @@ int server_new(const struct server_options *options, int listen_fd, struct serve
     set_defaults(&s->options);
     LIST_INIT(&s->connections);
     s->listen_fd = listen_fd;
+    if (idempotency_table_new(&s->keys, e) != 0) {
+        (void)close(listen_fd);
+        free(s);
+        return -1;
+    }
     s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     int result = uv_poll_init(options->loop, &s->listener, listen_fd);
     if (result != 0) {
         fd_close(&s->listen_fd);
         fd_close(&s->reserve_fd);
+        idempotency_table_free(s->keys);
         free(s);
         return error_set(e, ERR_INTERNAL, "cannot watch the API's socket: %s", uv_strerror(result));
     }
     (void)uv_timer_init(options->loop, &s->timer);
+    (void)uv_timer_init(options->loop, &s->keys_timer);
     s->listener.data = s;
     s->timer.data = s;
-    s->handles = 2;
+    s->keys_timer.data = s;
+    s->handles = 3;
     result = uv_poll_start(&s->listener, UV_READABLE, on_listener);
     assert(result == 0);
     *ret_server = s;
@@ -211,6 +233,7 @@ void server_stop(struct server *s, uint32_t grace_ms, void (*on_stopped)(void *c
     }
     s->stopping = true;
     uv_close((uv_handle_t *)&s->listener, on_handle_closed);
+    uv_close((uv_handle_t *)&s->keys_timer, on_handle_closed);
     fd_close(&s->listen_fd);
     fd_close(&s->reserve_fd);
     LIST_FOREACH (c, &s->connections, entry) {
@@ -226,6 +249,7 @@ void server_free(struct server *s)
     if (s == NULL)
         return;
     assert(s->stopping && s->handles == 0 && s->connection_count == 0);
+    idempotency_table_free(s->keys);
     free(s);
 }
 

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "daemon/connection.h"
+#include "daemon/idempotency.h"
 #include "daemon/server.h"
 
 LIST_HEAD(connection_list, connection);
@@ -11,7 +12,9 @@ LIST_HEAD(connection_list, connection);
 struct server {
     struct server_options options; /* with the defaults filled in */
     uv_poll_t listener;
-    uv_timer_t timer; /* the grace of a stop; before that, a pause in accepting */
+    uv_timer_t timer;      /* the grace of a stop; before that, a pause in accepting */
+    uv_timer_t keys_timer; /* when the oldest key is to be forgotten */
+    struct idempotency_table *keys;
     int listen_fd;
     int reserve_fd; /* given up to be able to refuse a client when descriptors run out */
     unsigned handles;
@@ -22,6 +25,9 @@ struct server {
     uint64_t bodies_bytes;   /* held in bodies that are read whole */
     uint64_t gathered_bytes; /* held for replies, as exchange_hold() was told */
 };
+
+/* The first of the keys may be a new one. */
+void server_watch_keys(struct server *s);
 
 /* A connection has been closed and freed. */
 void server_connection_gone(struct server *s);

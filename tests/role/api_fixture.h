@@ -48,6 +48,7 @@ struct fixture {
     struct sandbox sandbox;
     struct error create_error; /* not ERR_NONE: making a sandbox fails with it */
     int client_fd;
+    const char *headers; /* more lines of each request's head, or NULL */
     struct buffer reply;
     bool client_eof;
     char directory[32];
@@ -58,26 +59,26 @@ struct fixture {
 static struct fixture *the_fixture;
 
 static const struct route fixture_routes[] = {
-    {"POST", "/v1/run", api_run},
-    {"POST", "/v1/sandboxes/{id}/exec", api_exec},
-    {"GET", "/v1/sandboxes/{id}/processes", api_process_list},
-    {"GET", "/v1/sandboxes/{id}/processes/{pid}", api_process_get},
-    {"DELETE", "/v1/sandboxes/{id}/processes/{pid}", api_process_delete},
-    {"POST", "/v1/sandboxes/{id}/processes/{pid}/signal", api_process_signal},
-    {"POST", "/v1/sandboxes/{id}/processes/{pid}/stdin", api_process_stdin},
-    {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output},
-    {"GET", "/v1/sandboxes/{id}/pty", api_pty},
-    {"PUT", "/v1/sandboxes/{id}/files", api_file_put},
-    {"GET", "/v1/sandboxes/{id}/files", api_file_get},
-    {"DELETE", "/v1/sandboxes/{id}/files", api_file_delete},
-    {"GET", "/v1/sandboxes/{id}/files/stat", api_file_stat},
-    {"GET", "/v1/sandboxes/{id}/files/list", api_file_list},
-    {"GET", "/v1/sandboxes/{id}/files/search", api_file_search},
-    {"GET", "/v1/sandboxes/{id}/files/watch", api_file_watch},
-    {"POST", "/v1/sandboxes/{id}/files/mkdir", api_file_mkdir},
-    {"POST", "/v1/sandboxes/{id}/files/rename", api_file_rename},
-    {"POST", "/v1/sandboxes/{id}/files/chmod", api_file_chmod},
-    {"POST", "/v1/sandboxes/{id}/files/symlink", api_file_symlink},
+    {"POST", "/v1/run", api_run, ROUTE_UNDONE},
+    {"POST", "/v1/sandboxes/{id}/exec", api_exec, ROUTE_ONCE},
+    {"GET", "/v1/sandboxes/{id}/processes", api_process_list, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}", api_process_get, ROUTE_NO_KEY},
+    {"DELETE", "/v1/sandboxes/{id}/processes/{pid}", api_process_delete, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/signal", api_process_signal, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/processes/{pid}/stdin", api_process_stdin, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/processes/{pid}/output", api_process_output, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/pty", api_pty, ROUTE_NO_KEY},
+    {"PUT", "/v1/sandboxes/{id}/files", api_file_put, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files", api_file_get, ROUTE_NO_KEY},
+    {"DELETE", "/v1/sandboxes/{id}/files", api_file_delete, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files/stat", api_file_stat, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files/list", api_file_list, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files/search", api_file_search, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files/watch", api_file_watch, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/files/mkdir", api_file_mkdir, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/files/rename", api_file_rename, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/files/chmod", api_file_chmod, ROUTE_NO_KEY},
+    {"POST", "/v1/sandboxes/{id}/files/symlink", api_file_symlink, ROUTE_NO_KEY},
 };
 
 /* --- the sandbox table --------------------------------------------------------------------------
@@ -263,10 +264,10 @@ static inline void request(struct fixture *f, const char *method, const char *ta
     char head[512];
 
     connect_client(f);
-    int length = snprintf(head, sizeof(head),
-                          "%s %s HTTP/1.1\r\nHost: x\r\n%s%s%sContent-Length: %zu\r\n\r\n", method,
-                          target, accept != NULL ? "Accept: " : "", accept != NULL ? accept : "",
-                          accept != NULL ? "\r\n" : "", size);
+    int length = snprintf(
+        head, sizeof(head), "%s %s HTTP/1.1\r\nHost: x\r\n%s%s%s%sContent-Length: %zu\r\n\r\n",
+        method, target, f->headers != NULL ? f->headers : "", accept != NULL ? "Accept: " : "",
+        accept != NULL ? accept : "", accept != NULL ? "\r\n" : "", size);
     assert_true(length > 0 && (size_t)length < sizeof(head));
     client_send(f, head, (size_t)length);
     client_send(f, body, size);

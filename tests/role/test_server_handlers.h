@@ -40,7 +40,8 @@ struct fixture {
     /* What the handlers saw. */
     unsigned calls, closes, gone, ends, failures, waiting_calls;
     enum error_code failure;
-    struct exchange *waiting; /* of /wait: the test finishes it */
+    struct exchange *waiting; /* of /wait, /make, /once, /records: the test finishes it */
+    unsigned made;
     uint64_t uploaded;
     bool upload_paused;
     bool upload_auto; /* an upload's pauses end by themselves */
@@ -252,6 +253,55 @@ static inline void handle_wait(struct exchange *x)
     exchange_on_gone(x, count_gone);
 }
 
+/* The body says what becomes of it. */
+static inline void make_body(struct exchange *x, const void *data, size_t size)
+{
+    struct fixture *f = fixture_of(x);
+    struct buffer body = BUFFER_INIT(2 * IDEMPOTENCY_REPLY_MAX);
+    struct error e = ERROR_INIT;
+
+    f->made++;
+    if (size > 0 && memcmp(data, "wait", 4) == 0) {
+        f->waiting = x;
+    } else if (size > 0 && memcmp(data, "fail", 4) == 0) {
+        (void)error_set(&e, ERR_COMMAND_NOT_STARTED, "failed %u", f->made);
+        exchange_reply_error(x, &e);
+    } else if (size > 0 && memcmp(data, "none", 4) == 0) {
+        exchange_reply_empty(x);
+    } else {
+        size_t fill = size > 0 && memcmp(data, "large", 5) == 0 ? IDEMPOTENCY_REPLY_MAX : 0;
+        assert_int_equal(buffer_printf(&body, "made %u", f->made), 0);
+        memset(buffer_reserve(&body, fill), 'x', fill);
+        buffer_commit(&body, fill);
+        exchange_reply_buffer(x, 201, "text/plain", &body);
+    }
+}
+
+static inline void handle_make(struct exchange *x)
+{
+    (void)enter(x);
+    exchange_on_gone(x, gone_abort);
+    exchange_read_whole(x, 64 * KIB, make_body);
+}
+
+static inline void records_body(struct exchange *x, const void *data, size_t size)
+{
+    struct fixture *f = fixture_of(x);
+
+    f->made++;
+    f->waiting = x;
+    exchange_start(x, 200, NDJSON_TYPE, EXCHANGE_LENGTH_UNKNOWN, NULL);
+    assert_int_equal(exchange_write(x, data, size), 0);
+}
+
+/* A stream of the body's records, which the test goes on with. */
+static inline void handle_records(struct exchange *x)
+{
+    (void)enter(x);
+    exchange_on_gone(x, gone_abort);
+    exchange_read_whole(x, SMALL_MAX, records_body);
+}
+
 /* Starts a reply and then fails; by query: with a length, by an error. */
 static inline void handle_cut(struct exchange *x)
 {
@@ -380,21 +430,24 @@ static inline void handle_socket(struct exchange *x)
 }
 
 static const struct route routes[] = {
-    {"GET", "/socket", handle_socket},
-    {"GET", "/echo/{word}", handle_echo},
-    {"DELETE", "/echo/{word}", handle_empty},
-    {"GET", "/echo/fixed/x", handle_empty},
-    {"GET", "/", handle_empty},
-    {"POST", "/whole", handle_whole},
-    {"POST", "/small", handle_small},
-    {"PUT", "/upload", handle_upload},
-    {"GET", "/chunked/{bytes}", handle_chunked},
-    {"GET", "/length/{bytes}", handle_length},
-    {"GET", "/large/{bytes}", handle_large},
-    {"GET", "/wait", handle_wait},
-    {"POST", "/wait", handle_wait},
-    {"GET", "/cut", handle_cut},
-    {"POST", "/ignore", handle_empty},
-    {"GET", "/full", handle_full},
-    {"GET", "/flood", handle_flood},
+    {"GET", "/socket", handle_socket, ROUTE_NO_KEY},
+    {"GET", "/echo/{word}", handle_echo, ROUTE_NO_KEY},
+    {"DELETE", "/echo/{word}", handle_empty, ROUTE_NO_KEY},
+    {"GET", "/echo/fixed/x", handle_empty, ROUTE_NO_KEY},
+    {"GET", "/", handle_empty, ROUTE_NO_KEY},
+    {"POST", "/whole", handle_whole, ROUTE_NO_KEY},
+    {"POST", "/small", handle_small, ROUTE_NO_KEY},
+    {"PUT", "/upload", handle_upload, ROUTE_NO_KEY},
+    {"GET", "/chunked/{bytes}", handle_chunked, ROUTE_NO_KEY},
+    {"GET", "/length/{bytes}", handle_length, ROUTE_NO_KEY},
+    {"GET", "/large/{bytes}", handle_large, ROUTE_NO_KEY},
+    {"GET", "/wait", handle_wait, ROUTE_NO_KEY},
+    {"POST", "/wait", handle_wait, ROUTE_NO_KEY},
+    {"POST", "/make", handle_make, ROUTE_UNDONE},
+    {"POST", "/once", handle_make, ROUTE_ONCE},
+    {"POST", "/records", handle_records, ROUTE_ONCE},
+    {"GET", "/cut", handle_cut, ROUTE_NO_KEY},
+    {"POST", "/ignore", handle_empty, ROUTE_NO_KEY},
+    {"GET", "/full", handle_full, ROUTE_NO_KEY},
+    {"GET", "/flood", handle_flood, ROUTE_NO_KEY},
 };

@@ -292,6 +292,19 @@ static inline bool reply_contains(const struct reply *r, const char *text)
            memmem(buffer_bytes(&r->body), r->body.size, text, strlen(text)) != NULL;
 }
 
+/* A POST with a body and more header lines. */
+static inline void client_post(struct client *c, const char *target, const char *headers,
+                               const char *body)
+{
+    char text[1024];
+    int size =
+        snprintf(text, sizeof(text), "POST %s HTTP/1.1\r\n" HOST "%sContent-Length: %zu\r\n\r\n%s",
+                 target, headers, strlen(body), body);
+
+    assert_true(size > 0 && (size_t)size < sizeof(text));
+    client_send(c, text, (size_t)size);
+}
+
 static inline void check_pattern(const struct buffer *b)
 {
     for (size_t i = 0; i < b->size; i++) {

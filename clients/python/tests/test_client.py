@@ -39,6 +39,21 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(body, b'{"template": "python", "mem_mib": 256}')
         self.assertIn("Idempotency-Key", headers)
 
+    def test_idempotency_keys(self):
+        sandbox = self.client.create(idempotency_key="made-once")
+        calls = (lambda **key: self.client.create(**key),
+                 lambda **key: self.client.run(["echo"], **key),
+                 lambda **key: sandbox.exec(["echo"], **key))
+        for call in calls:
+            call(idempotency_key="my-key")
+            self.assertEqual(self.last_request()[2]["Idempotency-Key"], "my-key")
+            self.assertNotIn(b"my-key", self.last_request()[3])
+            keys = set()
+            for _ in range(2):
+                call()
+                keys.add(self.last_request()[2]["Idempotency-Key"])
+            self.assertEqual(len(keys), 2)
+
     def test_context_manager_deletes(self):
         with self.client.create() as sandbox:
             self.assertIn(sandbox.id, self.fake.sandboxes)
