@@ -130,8 +130,12 @@ static void step_exchange_late(struct connection *c)
     struct error e = ERROR_INIT;
 
     c->timed_out = false;
+    uint64_t deadline_ms = exchange_deadline_ms(c->exchange);
+
     if (connection_queued(c) > 0 && now_ms >= c->sent_at_ms + stall_ms) {
         c->broken = true;
+    } else if (deadline_ms != 0 && now_ms >= deadline_ms) {
+        exchange_expire(c->exchange);
     } else if (exchange_body_wanted(c->exchange) && now_ms >= c->read_at_ms + stall_ms) {
         error_set(&e, ERR_REQUEST_TIMEOUT, "no more of the request's body came within %u ms",
                   stall_ms);
@@ -217,6 +221,12 @@ bool connection_step(struct connection *c)
     return false;
 }
 
+/* 0 is never. */
+static uint64_t sooner(uint64_t a_ms, uint64_t b_ms)
+{
+    return a_ms == 0 || (b_ms != 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
 uint64_t connection_deadline_ms(const struct connection *c)
 {
     const struct server_options *o = &c->server->options;
@@ -228,10 +238,9 @@ uint64_t connection_deadline_ms(const struct connection *c)
     case CONNECTION_EXCHANGE:
         if (connection_queued(c) > 0)
             deadline_ms = c->sent_at_ms + o->stall_timeout_ms;
-        if (exchange_body_wanted(c->exchange) &&
-            (deadline_ms == 0 || c->read_at_ms + o->stall_timeout_ms < deadline_ms))
-            deadline_ms = c->read_at_ms + o->stall_timeout_ms;
-        return deadline_ms;
+        if (exchange_body_wanted(c->exchange))
+            deadline_ms = sooner(deadline_ms, c->read_at_ms + o->stall_timeout_ms);
+        return sooner(deadline_ms, exchange_deadline_ms(c->exchange));
     case CONNECTION_SKIP:
     case CONNECTION_LINGER:
         return c->phase_since_ms + o->linger_ms;

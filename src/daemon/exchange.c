@@ -117,7 +117,7 @@ void exchange_dispatch(struct exchange *x)
     router_match(o->routes, o->route_count, exchange_method(x), &x->target, &x->match);
     if (x->match.route == NULL)
         reply_no_route(x);
-    else if (exchange_key_read(x, &e) != 0)
+    else if (exchange_deadline_read(x, &e) != 0 || exchange_key_read(x, &e) != 0)
         exchange_reply_error(x, &e);
     else if (x->key != NULL)
         exchange_read_ahead(x);

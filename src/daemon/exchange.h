@@ -8,8 +8,9 @@
  * is gone every call is harmless and does nothing. The exception is exchange_read_whole: until its
  * callback runs, the server answers failures itself.
  *
- * Idempotency-Key, on routes that have it, is the server's own business: a request that came before
- * never gets to a handler.
+ * Two headers are the server's own business. Request-Timeout: when the time is over, the handler
+ * sees its client go, and the client is told why. Idempotency-Key, on routes that have it: a
+ * request that came before never gets to a handler.
  *
  * No callback is ever called from inside a function of this header; they come from the loop.
  */
@@ -29,7 +30,8 @@ struct buffer;
 struct exchange;
 struct json_writer;
 
-/* A streamed reply of JSON objects, each a line. */
+/* A streamed reply of JSON objects, each a line. One that is cut ends with a record
+ * {"type":"error","error":{...}}. */
 #define NDJSON_TYPE "application/x-ndjson"
 
 /* -- The request. Strings live as long as the exchange. */
@@ -76,7 +78,7 @@ void *exchange_user(const struct exchange *x);
 
 /*
  * `on_gone` is called at most once, when the client has vanished (or was cut off: a reader that
- * stalled, the end of a graceful stop) before the
+ * stalled, the end of a graceful stop; or has its answer: the request's time is over) before the
  * reply was finished. The handler stops its work and still finishes the exchange, e.g. with
  * exchange_abort, then or later. A client that only closed its sending side is not gone.
  */

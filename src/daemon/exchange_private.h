@@ -38,6 +38,8 @@ struct exchange {
 
     const char *key;                 /* Idempotency-Key, on a route that has it */
     struct idempotency_entry *claim; /* from the body's end to the reply */
+    uint64_t timeout_ms;             /* Request-Timeout; 0: none */
+    bool late;                       /* it is over: nothing from the handler counts any more */
 
     bool gone;     /* the handler knows, or need not know */
     bool started;  /* the reply's head is written */
@@ -45,6 +47,8 @@ struct exchange {
     bool discard;  /* what is written of the body is dropped */
     bool chunked;
     bool upgraded;
+    bool is_records; /* NDJSON */
+    bool in_record;  /* the last byte written was not a record's end */
     bool drain_wanted;
     bool has_retry_after;
     uint64_t length_left;
@@ -93,3 +97,14 @@ void exchange_key_reply(struct exchange *x, int status, const char *content_type
                         size_t size);
 /* The exchange ends, and exchange_key_reply may not have been called. */
 void exchange_key_finish(struct exchange *x);
+
+/* Request-Timeout (exchange_deadline.c): reads the header; sets x->timeout_ms. */
+int exchange_deadline_read(struct exchange *x, struct error *e) __attribute__((warn_unused_result));
+/* Loop time at which it is over, or 0 for never. */
+uint64_t exchange_deadline_ms(const struct exchange *x);
+/* It is over: stops the handler's work, and tells the client. */
+void exchange_expire(struct exchange *x);
+
+/* Answers in the handler's place, for which the client is gone (exchange_reply.c): with the error,
+ * or, where the reply `was_started`, with it as the last record, or with a cut. */
+void exchange_reply_late(struct exchange *x, const struct error *e, bool was_started);

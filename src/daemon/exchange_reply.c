@@ -16,9 +16,10 @@
 #define ERROR_BODY_MAX (16 * KIB)
 #define JSON_TYPE      "application/json"
 
+/* Nothing that the handler says reaches the client. */
 static bool is_cut(const struct exchange *x)
 {
-    return x->connection->fd < 0 || x->connection->broken;
+    return x->connection->fd < 0 || x->connection->broken || x->late;
 }
 
 /* Whether the connection ends with this reply. The rest of a body that nobody reads must be skipped
@@ -51,15 +52,16 @@ static int put_head(struct exchange *x, struct buffer *out, int status, const ch
                     uint64_t length)
 {
     bool has_body = status != 204 && status != 304;
+    bool chunked = length == EXCHANGE_LENGTH_UNKNOWN;
 
     if (http_response_start(out, status) != 0 || put_date(out) != 0 ||
         http_header_put(out, "X-Request-Id", "%s", x->request_id) != 0)
         return -1;
     if (content_type != NULL && http_header_put(out, "Content-Type", "%s", content_type) != 0)
         return -1;
-    if (has_body && x->chunked && http_header_put(out, "Transfer-Encoding", "chunked") != 0)
+    if (has_body && chunked && http_header_put(out, "Transfer-Encoding", "chunked") != 0)
         return -1;
-    if (has_body && !x->chunked && http_header_put(out, "Content-Length", "%" PRIu64, length) != 0)
+    if (has_body && !chunked && http_header_put(out, "Content-Length", "%" PRIu64, length) != 0)
         return -1;
     if (x->connection->close_after && http_header_put(out, "Connection", "close") != 0)
         return -1;
@@ -255,6 +257,7 @@ void exchange_start(struct exchange *x, int status, const char *content_type, ui
                     void (*on_drain)(struct exchange *x))
 {
     x->on_drain = on_drain;
+    x->is_records = content_type != NULL && strcmp(content_type, NDJSON_TYPE) == 0;
     if (length == EXCHANGE_LENGTH_UNKNOWN && x->head.minor_version == 0)
         start_refused(x);
     else
@@ -303,6 +306,7 @@ int exchange_write(struct exchange *x, const void *data, size_t size)
         if ((x->chunked ? http_chunk_append(connection_out(c), data, size)
                         : buffer_append(connection_out(c), data, size)) != 0)
             return -1;
+        x->in_record = ((const char *)data)[size - 1] != '\n';
         connection_flush(c);
         x->drain_wanted |= x->on_drain != NULL && connection_queued(c) > HTTP_REPLY_QUEUE_LOW;
         connection_kick(c);
@@ -337,4 +341,55 @@ void exchange_abort(struct exchange *x)
     if (!is_cut(x))
         connection_break(x->connection);
     exchange_finish(x);
+}
+
+/* The last record of a stream. Inside of another record, or where the client expects a length,
+ * there is no place for it; -1 then. */
+static int end_with_record(struct exchange *x, const struct error *e)
+{
+    struct buffer record = BUFFER_INIT(ERROR_BODY_MAX);
+    struct buffer *out = connection_out(x->connection);
+    struct json_writer w;
+    int result = -1;
+
+    json_writer_init(&w, &record);
+    json_begin_object(&w, NULL);
+    json_put_text(&w, "type", "error");
+    json_put_error_member(&w, e, x->request_id);
+    json_end_object(&w);
+    if (x->is_records && x->chunked && !x->in_record && !x->discard && !w.failed &&
+        buffer_append_text(&record, "\n") == 0 &&
+        http_chunk_append(out, buffer_bytes(&record), record.size) == 0)
+        result = buffer_append_text(out, HTTP_CHUNK_LAST);
+    buffer_fini(&record);
+    return result;
+}
+
+static int put_late_error(struct exchange *x, const struct error *e)
+{
+    struct connection *c = x->connection;
+    struct buffer body = BUFFER_INIT(ERROR_BODY_MAX);
+    struct buffer *out = connection_out(c);
+    int result = -1;
+
+    buffer_fini(&x->headers); /* the handler's, for another reply */
+    c->close_after = must_close(x);
+    if (write_error(x, e, &body) == 0 &&
+        put_head(x, out, error_http_status(e->code), JSON_TYPE, body.size) == 0)
+        result = exchange_is_head(x) ? 0 : buffer_append(out, buffer_bytes(&body), body.size);
+    buffer_fini(&body);
+    return result;
+}
+
+void exchange_reply_late(struct exchange *x, const struct error *e, bool was_started)
+{
+    struct connection *c = x->connection;
+
+    assert(x->late);
+    x->drain_wanted = false;
+    if (c->broken)
+        return;
+    if ((was_started ? end_with_record(x, e) : put_late_error(x, e)) != 0)
+        connection_break(c);
+    connection_flush(c);
 }

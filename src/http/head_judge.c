@@ -154,6 +154,7 @@ static const struct {
     {"authorization", ONCE_IN_REQUEST, NULL},
     {"idempotency-key", ONCE_IN_REQUEST, NULL},
     {"x-request-id", ONCE_IN_REQUEST, NULL},
+    {"request-timeout", ONCE_IN_REQUEST, NULL},
     {"sec-websocket-key", ONCE_IN_REQUEST, NULL},
     {"sec-websocket-version", ONCE_IN_REQUEST, NULL},
     {"sec-websocket-accept", ONCE_IN_RESPONSE, NULL},
