@@ -84,7 +84,7 @@
 
 /* Idempotency keys: what is remembered of requests that came with one */
 #define IDEMPOTENCY_KEY_MAX     64u        /* characters */
-#define IDEMPOTENCY_ENTRIES_MAX 4096u      /* the oldest go */
+#define IDEMPOTENCY_ENTRIES_MAX 16384u     /* the oldest go */
 #define IDEMPOTENCY_REPLY_MAX   (1 * MIB)  /* of one reply that is kept */
 #define IDEMPOTENCY_BYTES_MAX   (32 * MIB) /* of all of them; the oldest go */
 #define IDEMPOTENCY_KEEP_MS     600000u    /* from the reply on */

@@ -120,7 +120,7 @@ void exchange_dispatch(struct exchange *x)
     else if (exchange_deadline_read(x, &e) != 0 || exchange_key_read(x, &e) != 0)
         exchange_reply_error(x, &e);
     else if (x->key != NULL)
-        exchange_read_ahead(x);
+        exchange_key_begin(x);
     else
         x->match.route->handler(x);
 }

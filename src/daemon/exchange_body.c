@@ -166,6 +166,8 @@ static int take_piece(struct exchange *x, struct http_span piece, struct error *
         buffer_append(&x->body, piece.data, piece.size) != 0)
         return error_set(e, ERR_NO_CAPACITY, "too many large requests at once");
     s->bodies_bytes += piece.size;
+    if (x->reader == READER_AHEAD)
+        exchange_key_data(x, piece.data, piece.size);
     return 0;
 }
 

@@ -64,7 +64,7 @@ void exchange_expire(struct exchange *x)
     (void)error_set(&e, ERR_DEADLINE_EXCEEDED,
                     "the request was not done within its Request-Timeout of %" PRIu64 ".%03u s",
                     x->timeout_ms / 1000, (unsigned)(x->timeout_ms % 1000));
-    (void)error_remedy(&e, "What it had begun was stopped; allow it more time.");
+    (void)error_remedy(&e, "It was ended as if its client had gone; allow it more time.");
     x->late = true;
     exchange_tell_gone(x);
     exchange_reply_late(x, &e, was_started);

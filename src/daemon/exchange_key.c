@@ -1,5 +1,5 @@
 /*
- * Idempotency-Key on the routes that have it (RFC draft httpapi-idempotency-key-header). The body
+ * Idempotency-Key on the routes that have it (IETF draft httpapi-idempotency-key-header). The body
  * is read before the handler is called, because only both together say whether a request came
  * before: so handlers need not know of keys, and one that is not to be done again does not reach
  * them.
@@ -40,18 +40,30 @@ static void replay(struct exchange *x, const struct idempotency_reply *reply)
         exchange_reply(x, reply->status, type, reply->data, reply->size);
 }
 
+void exchange_key_begin(struct exchange *x)
+{
+    /* A client that wants a stream cannot read a reply that is none. */
+    const uint8_t form = exchange_accepts(x, NDJSON_TYPE);
+
+    SHA256Init(&x->sha256);
+    SHA256Update(&x->sha256, &form, 1);
+    exchange_read_ahead(x);
+}
+
+/* Piece by piece as it comes: a large body at once would keep the loop from everybody else. */
+void exchange_key_data(struct exchange *x, const void *data, size_t size)
+{
+    SHA256Update(&x->sha256, data, size);
+}
+
 void exchange_key_claim(struct exchange *x)
 {
-    const struct idempotency_request request = {
-        .method = exchange_method(x),
-        .target = exchange_target(x),
-        .key = x->key,
-        .is_streamed = exchange_accepts(x, NDJSON_TYPE),
-        .body = x->body.size > 0 ? (const void *)buffer_bytes(&x->body) : "",
-        .size = x->body.size};
+    struct idempotency_request request = {
+        .method = exchange_method(x), .target = exchange_target(x), .key = x->key};
     const struct idempotency_reply *reply = NULL;
     struct error e = ERROR_INIT;
 
+    SHA256Final(request.print, &x->sha256);
     if (idempotency_claim(x->connection->server->keys, &request, now_ms(x), &x->claim, &reply,
                           &e) != 0)
         exchange_reply_error(x, &e);

@@ -1,6 +1,8 @@
 /* The exchange as its connection sees it. */
 #pragma once
 
+#include <sha2.h>
+
 #include "base/buffer.h"
 #include "daemon/connection.h"
 #include "daemon/exchange.h"
@@ -37,6 +39,7 @@ struct exchange {
     void (*on_end)(struct exchange *x, const struct error *failure);
 
     const char *key;                 /* Idempotency-Key, on a route that has it */
+    SHA2_CTX sha256;                 /* READER_AHEAD: of what is asked for */
     struct idempotency_entry *claim; /* from the body's end to the reply */
     uint64_t timeout_ms;             /* Request-Timeout; 0: none */
     bool late;                       /* it is over: nothing from the handler counts any more */
@@ -90,6 +93,9 @@ void exchange_tell_gone(struct exchange *x);
 
 /* Idempotency-Key (exchange_key.c): the request's route has it. Reads the header; sets x->key. */
 int exchange_key_read(struct exchange *x, struct error *e) __attribute__((warn_unused_result));
+/* Reads the body ahead, and with it the key's request. */
+void exchange_key_begin(struct exchange *x);
+void exchange_key_data(struct exchange *x, const void *data, size_t size);
 /* The body has been read: calls the handler, or replies without it. */
 void exchange_key_claim(struct exchange *x);
 /* The handler replies, whether its client is there or not. */

@@ -9,7 +9,9 @@
 
 #include "cloche/limits.h"
 
-#define BUCKETS 1024u /* a power of two */
+#define BUCKETS 4096u /* a power of two */
+
+_Static_assert(IDEMPOTENCY_PRINT_BYTES == SHA256_DIGEST_LENGTH, "a print is a SHA-256");
 
 enum state { RUNNING, KEPT, SPENT };
 
@@ -18,7 +20,7 @@ struct idempotency_entry {
     TAILQ_ENTRY(idempotency_entry) in_order; /* not RUNNING */
     enum state state;
     uint8_t name[SHA256_DIGEST_LENGTH];
-    uint8_t print[SHA256_DIGEST_LENGTH]; /* of what was asked for */
+    uint8_t print[IDEMPOTENCY_PRINT_BYTES];
     uint64_t done_ms;
     enum idempotency_waste why;     /* SPENT */
     struct idempotency_reply reply; /* KEPT */
@@ -95,17 +97,6 @@ static void digest_name(const struct idempotency_request *r, uint8_t digest[SHA2
     SHA256Final(digest, &sha);
 }
 
-static void digest_body(const struct idempotency_request *r, uint8_t digest[SHA256_DIGEST_LENGTH])
-{
-    const uint8_t form = r->is_streamed;
-    SHA2_CTX sha;
-
-    SHA256Init(&sha);
-    SHA256Update(&sha, &form, 1);
-    SHA256Update(&sha, r->body, r->size);
-    SHA256Final(digest, &sha);
-}
-
 static struct bucket *bucket_of(struct idempotency_table *t,
                                 const uint8_t name[SHA256_DIGEST_LENGTH])
 {
@@ -145,10 +136,10 @@ static int refuse(const struct idempotency_entry *entry, struct error *e)
 }
 
 static int claim_known(const struct idempotency_entry *entry,
-                       const uint8_t print[SHA256_DIGEST_LENGTH],
+                       const struct idempotency_request *request,
                        const struct idempotency_reply **ret_reply, struct error *e)
 {
-    if (memcmp(entry->print, print, sizeof(entry->print)) != 0) {
+    if (memcmp(entry->print, request->print, sizeof(entry->print)) != 0) {
         (void)error_set(e, ERR_IDEMPOTENCY_MISMATCH,
                         "this Idempotency-Key came before, with another body or Accept");
         return error_remedy(e, "Use a new key for each new request.");
@@ -163,16 +154,15 @@ int idempotency_claim(struct idempotency_table *t, const struct idempotency_requ
                       uint64_t now_ms, struct idempotency_entry **ret_entry,
                       const struct idempotency_reply **ret_reply, struct error *e)
 {
-    uint8_t name[SHA256_DIGEST_LENGTH], print[SHA256_DIGEST_LENGTH];
+    uint8_t name[SHA256_DIGEST_LENGTH];
     struct idempotency_entry *entry;
 
     digest_name(request, name);
-    digest_body(request, print);
     (void)idempotency_expire(t, now_ms);
     LIST_FOREACH (entry, bucket_of(t, name), in_bucket) {
         if (memcmp(entry->name, name, sizeof(name)) != 0)
             continue;
-        if (claim_known(entry, print, ret_reply, e) != 0)
+        if (claim_known(entry, request, ret_reply, e) != 0)
             return -1;
         *ret_entry = NULL;
         return 0;
@@ -184,7 +174,7 @@ int idempotency_claim(struct idempotency_table *t, const struct idempotency_requ
         return error_remedy(e, "Ask again in a moment.");
     }
     memcpy(entry->name, name, sizeof(name));
-    memcpy(entry->print, print, sizeof(print));
+    memcpy(entry->print, request->print, sizeof(entry->print));
     LIST_INSERT_HEAD(bucket_of(t, name), entry, in_bucket);
     t->count++;
     *ret_entry = entry;

@@ -6,15 +6,15 @@
  *                      -> SPENT   it was done, or begun, and there is no reply to give: refused
  *                      -> (forgotten: the next claim is a first one)
  *
- * A key counts for one method and target. Entries have a fixed size but for the reply: names and
- * bodies are remembered as SHA-256. All but the running ones go IDEMPOTENCY_KEEP_MS after their
- * reply, or earlier, oldest first, where there are too many entries or bytes.
+ * A key counts for one method and target. Entries have a fixed size but for the reply: what a key
+ * belongs to is remembered as SHA-256, and so is what was asked for. All but the running ones go
+ * IDEMPOTENCY_KEEP_MS after their reply, or earlier, oldest first, where there are too many entries
+ * or bytes.
  *
  * Times are milliseconds of any clock that does not go back.
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,15 +23,14 @@
 struct idempotency_entry;
 struct idempotency_table;
 
-#define IDEMPOTENCY_TYPE_BYTES 64u /* of a content type that is kept, NUL included */
+#define IDEMPOTENCY_TYPE_BYTES  64u /* of a content type that is kept, NUL included */
+#define IDEMPOTENCY_PRINT_BYTES 32u
 
 struct idempotency_request {
     const char *method;
     const char *target; /* as it came */
     const char *key;
-    bool is_streamed; /* another form of the reply is another request */
-    const void *body;
-    size_t size;
+    uint8_t print[IDEMPOTENCY_PRINT_BYTES]; /* SHA-256 of what is asked for */
 };
 
 struct idempotency_reply {

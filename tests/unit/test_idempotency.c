@@ -29,8 +29,11 @@ static int tear_down(void **state)
 
 static struct idempotency_request request_of(const char *key, const char *body)
 {
-    return (struct idempotency_request){
-        .method = "POST", .target = "/a", .key = key, .body = body, .size = strlen(body)};
+    struct idempotency_request r = {.method = "POST", .target = "/a", .key = key};
+
+    assert_true(strlen(body) <= sizeof(r.print));
+    memcpy(r.print, body, strlen(body));
+    return r;
 }
 
 /* A claim that must be the first one. */
@@ -127,10 +130,7 @@ static void test_what_tells_requests_apart(void **state)
     struct idempotency_request other = request_of("k", "bodY");
     expect_refused(t, &other, ERR_IDEMPOTENCY_MISMATCH, "another body");
     other = r;
-    other.size--;
-    expect_refused(t, &other, ERR_IDEMPOTENCY_MISMATCH, "another body");
-    other = r;
-    other.is_streamed = true;
+    other.print[sizeof(other.print) - 1]++;
     expect_refused(t, &other, ERR_IDEMPOTENCY_MISMATCH, "Accept");
 }
 
