@@ -83,6 +83,17 @@ static struct idempotency_entry *take_claim(struct exchange *x)
     return claim;
 }
 
+/* Without a reply that says what was done. */
+static void give_up_claim(struct exchange *x)
+{
+    struct server *s = x->connection->server;
+
+    if (x->match.route->key == ROUTE_ONCE)
+        idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_BROKEN_OFF);
+    else
+        idempotency_forget(s->keys, take_claim(x));
+}
+
 void exchange_key_reply(struct exchange *x, int status, const char *content_type, const void *data,
                         size_t size)
 {
@@ -92,6 +103,8 @@ void exchange_key_reply(struct exchange *x, int status, const char *content_type
         return;
     if (status >= 200 && status < 300)
         idempotency_keep(s->keys, take_claim(x), now_ms(x), status, content_type, data, size);
+    else if (status >= 500) /* ours, maybe when all was done but for the reply */
+        give_up_claim(x);
     else
         idempotency_forget(s->keys, take_claim(x));
     server_watch_keys(s);
@@ -105,9 +118,7 @@ void exchange_key_finish(struct exchange *x)
         return;
     if (x->started)
         idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_STREAMED);
-    else if (x->match.route->key == ROUTE_ONCE)
-        idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_BROKEN_OFF);
     else
-        idempotency_forget(s->keys, take_claim(x));
+        give_up_claim(x);
     server_watch_keys(s);
 }

@@ -121,7 +121,7 @@ static int refuse(const struct idempotency_entry *entry, struct error *e)
     static const char *const reasons[] = {
         [IDEMPOTENCY_STREAMED] = "it was answered with a stream, and streams are not kept",
         [IDEMPOTENCY_UNKEPT] = "it was done, but its reply was too large to be kept",
-        [IDEMPOTENCY_BROKEN_OFF] = "it was broken off before its reply, and may be done in part",
+        [IDEMPOTENCY_BROKEN_OFF] = "it failed or was broken off, and may be done in part",
     };
 
     if (entry->state == RUNNING) {

@@ -44,7 +44,7 @@ struct idempotency_reply {
 enum idempotency_waste {
     IDEMPOTENCY_STREAMED,   /* the reply was a stream */
     IDEMPOTENCY_UNKEPT,     /* the reply is too large, or memory was short */
-    IDEMPOTENCY_BROKEN_OFF, /* it ended without a reply, and may have done something */
+    IDEMPOTENCY_BROKEN_OFF, /* it ended without a result, and may have done something */
 };
 
 int idempotency_table_new(struct idempotency_table **ret_table, struct error *e)

@@ -11,8 +11,8 @@ struct exchange;
  * later (exchange.h). */
 typedef void (*exchange_handler)(struct exchange *x);
 
-/* What an Idempotency-Key means to a route, by what is left of a request that ended without a reply
- * because its client went or its time was over (idempotency.h). */
+/* What an Idempotency-Key means to a route, by what is left of a request that ended without a
+ * result because its client went, its time was over or the daemon failed (idempotency.h). */
 enum route_key {
     ROUTE_NO_KEY, /* the header is ignored: the request may be sent twice as it is */
     ROUTE_UNDONE, /* nothing is left: with the same key it is done anew */

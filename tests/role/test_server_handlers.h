@@ -266,6 +266,9 @@ static inline void make_body(struct exchange *x, const void *data, size_t size)
     } else if (size > 0 && memcmp(data, "fail", 4) == 0) {
         (void)error_set(&e, ERR_COMMAND_NOT_STARTED, "failed %u", f->made);
         exchange_reply_error(x, &e);
+    } else if (size > 0 && memcmp(data, "full", 4) == 0) {
+        (void)error_set(&e, ERR_NO_CAPACITY, "full %u", f->made);
+        exchange_reply_error(x, &e);
     } else if (size > 0 && memcmp(data, "none", 4) == 0) {
         exchange_reply_empty(x);
     } else {

@@ -158,6 +158,20 @@ static void errors_are_not_kept(void **state)
     fixture_free(f);
 }
 
+/* The daemon's own failure may have come when the work was done. */
+static void failures_are_not_tried_again(void **state)
+{
+    struct fixture *f = fixture_new(NULL);
+
+    (void)state;
+    post(f, "/make", KEY, "full", 503, "full 1", false);
+    post(f, "/make", KEY, "full", 503, "full 2", false);
+    post(f, "/once", KEY, "full", 503, "full 3", false);
+    post(f, "/once", KEY, "full", 409, "in part", false);
+    assert_int_equal(f->made, 3);
+    fixture_free(f);
+}
+
 static void large_replies_are_given_once(void **state)
 {
     struct fixture *f = fixture_new(NULL);
@@ -268,6 +282,7 @@ int main(void)
         cmocka_unit_test(two_at_once_are_one),
         cmocka_unit_test(two_slow_bodies_are_one),
         cmocka_unit_test(errors_are_not_kept),
+        cmocka_unit_test(failures_are_not_tried_again),
         cmocka_unit_test(large_replies_are_given_once),
         cmocka_unit_test(clients_that_vanish_come_again),
         cmocka_unit_test(half_a_body_claims_nothing),
