@@ -39,14 +39,15 @@ class RetryTest(DaemonTest):
     def live(self):
         return [sandbox.id for sandbox in self.client.list()]
 
-    def send_and_vanish(self, target, body, seconds):
-        """A client that does not wait for its reply."""
+    @contextlib.contextmanager
+    def vanishing(self, target, body):
+        """A client that goes at the end of the block, without its reply."""
         data = json.dumps(body).encode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
             s.connect(self.daemon.socket)
             s.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {self.key}\r\n"
                       f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-            time.sleep(seconds)
+            yield
 
     def ask_until_done(self, target, body):
         """Asks again for as long as the first request runs."""
@@ -127,7 +128,8 @@ class RetryTest(DaemonTest):
         for seconds in (0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.5):
             with self.subTest(seconds=seconds):
                 self.key = str(uuid.uuid4())
-                self.send_and_vanish("/v1/sandboxes", BOX, seconds)
+                with self.vanishing("/v1/sandboxes", BOX):
+                    time.sleep(seconds)
                 status, reply, _ = self.ask_until_done("/v1/sandboxes", BOX)
                 self.assertEqual(status, 201, reply)
                 self.assertTrue(self.client.get(reply["id"]).exec(["true"]).ok)
@@ -139,12 +141,11 @@ class RetryTest(DaemonTest):
         body = {"shell": "echo x >>/tmp/log; sleep 4321"}
         sandbox.exec(["touch", "/tmp/log"])
         target = f"/v1/sandboxes/{sandbox.id}/exec"
-        vanishing = threading.Thread(target=self.send_and_vanish, args=(target, body, 5))
-        vanishing.start()
-        wait_for(lambda: sandbox.get("/tmp/log"), READY_TIMEOUT_S, "its effect")
-        self.assertIn("running", self.post(target, body, Idempotency_Key=self.key)[1]["error"]
-                      ["message"])
-        vanishing.join()
+        with self.vanishing(target, body):
+            wait_for(lambda: sandbox.get("/tmp/log"), READY_TIMEOUT_S, "its effect")
+            status, reply, _ = self.post(target, body, Idempotency_Key=self.key)
+            self.assertEqual(status, 409)
+            self.assertIn("running", reply["error"]["message"])
         status, reply, _ = self.ask_until_done(target, body)
         self.assertEqual((status, reply["error"]["code"]), (409, "conflict"))
         self.assertIn("broken off", reply["error"]["cause"])
