@@ -75,9 +75,9 @@
 #define WEBSOCKET_FRAME_MAX    (1 * MIB)   /* one frame's payload; it is not kept */
 #define WEBSOCKET_TEXT_MAX     4096u       /* a text message, over all its frames */
 #define WEBSOCKET_QUEUE_MAX    (256 * KIB) /* bytes not yet taken by the client */
-#define WEBSOCKET_PING_MS      30000u /* a silent client is asked, and cut after as long again */
-#define TERMINAL_SIDE_MAX      4096u  /* rows or columns */
-#define HTTP_DEADLINE_S_MAX    604800u     /* Request-Timeout: a week */
+#define WEBSOCKET_PING_MS      30000u  /* a silent client is asked, and cut after as long again */
+#define TERMINAL_SIDE_MAX      4096u   /* rows or columns */
+#define HTTP_DEADLINE_S_MAX    604800u /* Request-Timeout: a week */
 #define JSON_DEPTH_MAX         16u
 #define JSON_NODES_MAX         65536u
 #define JSON_NUMBER_BYTES_MAX  40u
