@@ -206,7 +206,7 @@ class Daemon:
 
     def request(self, method, target, body=None, headers=None):
         """One HTTP request as it is: (status, JSON or bytes, headers)."""
-        connection = cloche._Connection(self.socket, READY_TIMEOUT_S)
+        connection = cloche.client.Connection(self.socket, READY_TIMEOUT_S)
         try:
             connection.request(method, target, body=body, headers=headers or {})
             reply = connection.getresponse()

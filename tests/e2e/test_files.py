@@ -162,18 +162,16 @@ class WatchTest(DaemonTest):
     def test_watch(self):
         box = self.client.create()
         box.mkdir("/workspace/t/a")
-        connection, response = self.client._open(
-            "GET", box._files({"path": "/workspace/t", "recursive": "true"}, "/watch"))
+        events = box.watch("/workspace/t", recursive=True)
 
         def until(kind, path):
             """Reads events up to that one."""
-            while True:
-                event = json.loads(response.readline())
+            for event in events:
                 if (event["type"], event.get("path")) == (kind, path):
                     return event
 
-        with contextlib.closing(connection):
-            self.assertEqual(json.loads(response.readline()), {"type": "watching"})
+        with contextlib.closing(events):
+            self.assertEqual(next(events), {"type": "watching"})
             box.put("/workspace/t/a/x", "1")
             self.assertFalse(until("moved", "/workspace/t/a/x")["directory"])  # from its .part
             done = box.exec(shell="cd /workspace/t && mkdir -p n/m && echo 1 >n/m/y && mv a b && "
@@ -187,20 +185,17 @@ class WatchTest(DaemonTest):
             until("created", "/workspace/t/z")
             box.remove("/workspace/t", recursive=True)
             until("deleted", "/workspace/t/z")
-            for line in response:  # the end comes with the directory's
-                self.assertEqual(json.loads(line)["type"], "deleted")
-        self.assert_refused(404, "file_not_found", self.client._open, "GET",
-                            box._files({"path": "/workspace/t"}, "/watch"))
+            for event in events:  # the end comes with the directory's
+                self.assertEqual(event["type"], "deleted")
+        self.assert_refused(404, "file_not_found", lambda: next(box.watch("/workspace/t")))
 
     def test_end_of_the_sandbox_is_no_end_of_the_watch(self):
         box = self.client.create()
-        connection, response = self.client._open(
-            "GET", box._files({"path": "/workspace"}, "/watch"))
-        with contextlib.closing(connection):
-            self.assertEqual(json.loads(response.readline()), {"type": "watching"})
-            box.delete()
-            with self.assertRaises((OSError, cloche.http.client.HTTPException)):
-                response.read()
+        events = box.watch("/workspace")
+        self.assertEqual(next(events), {"type": "watching"})
+        box.delete()
+        with self.assertRaises(cloche.ClocheError):
+            list(events)
 
 
 class BadInputTest(DaemonTest):

@@ -8,7 +8,7 @@ class SessionTest(DaemonTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.sandbox = cls.client.create(template="base")
+        cls.sandbox = cls.client.create(template="base", timeout_s=3600)
 
     def run_in(self, name, text, **options):
         return self.sandbox.exec(shell=text, session=name, **options)

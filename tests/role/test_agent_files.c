@@ -136,14 +136,10 @@ static void write_file(struct peer *p, const char *path, uint32_t mode, const ui
 
 static void fill(uint8_t *bytes, size_t size)
 {
-    uint64_t x = 88172645463325252u;
+    unsigned seed = 7;
 
-    for (size_t i = 0; i < size; i++) {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        bytes[i] = (uint8_t)x;
-    }
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)rand_r(&seed);
 }
 
 static void test_round_trip(void **state)
@@ -289,7 +285,6 @@ static void test_ranges(void **state)
 static void expect_read(struct fixture *f, const char *path, unsigned status)
 {
     struct peer_result r;
-
     read_file(&f->peer, path, &r);
     assert_int_equal(r.status, status);
     assert_false(r.has_info);
@@ -399,8 +394,7 @@ static void test_file_changes_while_read(void **state)
     peer_result_fini(&r);
 }
 
-/* Some get no staging memory, of some a part is in the page cache: each comes whole all the same.
- */
+/* Some get no staging memory, of some a part is in the page cache: each comes whole. */
 static void test_large_files_at_once(void **state)
 {
     enum { FILES = STAGING_COUNT + 1 };
