@@ -131,7 +131,9 @@ class Client:
             while True:
                 line = response.readline(RECORD_BYTES_MAX)
                 if not line:
-                    response.read()  # readline() takes a cut for an end; this does not
+                    # readline() takes a cut for an end; behind the last chunk this is None.
+                    if response.chunk_left is not None:
+                        raise http.client.IncompleteRead(b"")
                     return
                 yield json.loads(line)
         except (OSError, ValueError, http.client.HTTPException) as error:
