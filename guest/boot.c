@@ -156,11 +156,24 @@ static int switch_root(struct error *e)
     return 0;
 }
 
-int boot_mount_root(struct error *e)
+/* They cannot be reached by a path once the new root covers them. */
+static int open_layers(struct layers *l, struct error *e)
+{
+    const int flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+
+    l->upper_fd = open("/scratch/upper", flags);
+    l->lower_fd = open("/lower", flags);
+    l->tmp_fd = open("/scratch/tmp", flags);
+    if (l->upper_fd < 0 || l->lower_fd < 0 || l->tmp_fd < 0)
+        return error_errno(e, errno, "the layers of the root");
+    return 0;
+}
+
+int boot_mount_root(struct layers *ret_layers, struct error *e)
 {
     if (wait_for("/dev/vda", e) < 0 || wait_for("/dev/vdb", e) < 0 ||
-        mount_all(root_mounts, COUNT(root_mounts), e) < 0 || switch_root(e) < 0 ||
-        mount_all(system_mounts, COUNT(system_mounts), e) < 0)
+        mount_all(root_mounts, COUNT(root_mounts), e) < 0 || open_layers(ret_layers, e) < 0 ||
+        switch_root(e) < 0 || mount_all(system_mounts, COUNT(system_mounts), e) < 0)
         return -1;
     if (chmod("/tmp", 01777) < 0)
         return error_errno(e, errno, "/tmp");

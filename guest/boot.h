@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "layers.h"
 
 /* Where an exec's cgroup is made. */
 #define BOOT_CGROUP_PATH "/sys/fs/cgroup/exec"
@@ -12,8 +13,8 @@
 /* Mounts /dev of the initramfs and gives the agent a stdio that leads nowhere. */
 int boot_mount_dev(struct error *e) __attribute__((warn_unused_result));
 
-/* Everything else that is mounted; on return / is the new root. */
-int boot_mount_root(struct error *e) __attribute__((warn_unused_result));
+/* Everything else that is mounted; on return / is the new root. The layers stay open for good. */
+int boot_mount_root(struct layers *ret_layers, struct error *e) __attribute__((warn_unused_result));
 
 /* Loopback interface, limits that children inherit, cgroups with controllers. */
 int boot_configure(struct error *e) __attribute__((warn_unused_result));

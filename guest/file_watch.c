@@ -50,25 +50,9 @@ struct file_watch {
     uint8_t queue[QUEUE_BYTES] __attribute__((aligned(8)));
 };
 
-/* Paths are checked by their maker, and the caller made sure of the room. */
-static void put_event(struct records *r, enum channel_event kind, bool is_directory,
-                      const char *path, const char *from)
-{
-    uint8_t *to = records_reserve(r);
-    struct wire_writer w;
-
-    assert(to != NULL); /* all of it was made at the start */
-    wire_writer_init(&w, to, RECORD_BYTES_MAX);
-    wire_put_u32(&w, kind);
-    wire_put_u32(&w, is_directory);
-    wire_put_string(&w, path, strlen(path));
-    wire_put_string(&w, from, strlen(from));
-    buffer_commit(&r->out, w.used);
-}
-
 static void put_overflow(struct records *r)
 {
-    put_event(r, CHANNEL_EVENT_OVERFLOW, false, "", "");
+    records_put_event(r, CHANNEL_EVENT_OVERFLOW, false, "", "");
 }
 
 /* --- new directories ----------------------------------------------------------------------------
@@ -148,7 +132,7 @@ static void judge_entry(struct file_watch *f, struct records *r, const struct di
         return;
     }
     if (f->is_told)
-        put_event(r, CHANNEL_EVENT_CREATED, is_directory, whole, "");
+        records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, whole, "");
     if (is_directory || entry->type == DT_UNKNOWN)
         push_pending(f, r, f->is_told, path);
 }
@@ -184,7 +168,7 @@ static void end_move(struct file_watch *f, struct records *r)
     if (f->moved_ns == 0)
         return;
     f->moved_ns = 0;
-    put_event(r, CHANNEL_EVENT_DELETED, f->moved_directory, f->moved_from, "");
+    records_put_event(r, CHANNEL_EVENT_DELETED, f->moved_directory, f->moved_from, "");
     if (!f->moved_directory)
         return;
     for (int wd = 0; (wd = watch_set_next_below(&f->set, wd, f->moved_from)) >= 0; wd++) {
@@ -198,13 +182,13 @@ static void end_move_at(struct file_watch *f, struct records *r, const struct in
 {
     if (f->moved_ns != 0 && f->moved_cookie == event->cookie) {
         f->moved_ns = 0;
-        put_event(r, CHANNEL_EVENT_MOVED, is_directory, path, f->moved_from);
+        records_put_event(r, CHANNEL_EVENT_MOVED, is_directory, path, f->moved_from);
         if (is_directory && watch_set_rename(&f->set, f->moved_from, path) < 0)
             put_overflow(r);
         return;
     }
     end_move(f, r);
-    put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
+    records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
     if (is_directory && f->is_tree)
         push_pending(f, r, true, path + strlen(f->base) + 1);
 }
@@ -225,13 +209,13 @@ static void take_named(struct file_watch *f, struct records *r, const struct ino
         f->moved_directory = is_directory;
         memcpy(f->moved_from, path, strlen(path) + 1);
     } else if ((event->mask & IN_CREATE) != 0) {
-        put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
+        records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
         if (is_directory && f->is_tree)
             push_pending(f, r, true, path + strlen(f->base) + 1);
     } else if ((event->mask & IN_DELETE) != 0) {
-        put_event(r, CHANNEL_EVENT_DELETED, is_directory, path, "");
+        records_put_event(r, CHANNEL_EVENT_DELETED, is_directory, path, "");
     } else {
-        put_event(r, CHANNEL_EVENT_MODIFIED, is_directory, path, "");
+        records_put_event(r, CHANNEL_EVENT_MODIFIED, is_directory, path, "");
     }
 }
 

@@ -10,6 +10,7 @@
 #include "direct_read.h"
 #include "records.h"
 
+struct file_diff;
 struct file_list;
 struct file_remove;
 struct file_search;
@@ -42,10 +43,11 @@ struct file_write {
     char temp_name[FILE_NAME_BYTES]; /* empty: there is none */
 };
 
-/* STAT, LIST, SEARCH, CHANGE, WATCH. What works in steps keeps its state apart. */
+/* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF. What works in steps keeps its state apart. */
 struct file_query {
     struct records records;
     union {
+        struct file_diff *diff;
         struct file_list *list;
         struct file_search *search;
         struct file_remove *remove;
@@ -60,6 +62,7 @@ extern const struct stream_op file_list_op;
 extern const struct stream_op file_search_op;
 extern const struct stream_op file_change_op;
 extern const struct stream_op file_watch_op;
+extern const struct stream_op file_diff_op;
 
 /* Something has happened in what is watched. */
 void file_watch_event(struct stream *s);

@@ -81,6 +81,7 @@ int main(void)
     struct identity identity = {.random_fd = -1, .hwrng_fd = -1};
     struct error e = ERROR_INIT;
     char text[640];
+    struct layers layers = LAYERS_NONE;
     int port_fd = -1;
 
     if (boot_mount_dev(&e) < 0 || identity_map(&identity, &e) < 0) {
@@ -88,13 +89,14 @@ int main(void)
         end_guest(&identity, GUEST_FAILURE_MOUNT, text);
     }
     identity_ring(&identity, DOORBELL_BOOTED);
-    if (boot_mount_root(&e) < 0 || boot_configure(&e) < 0 || identity_prepare(&identity, &e) < 0) {
+    if (boot_mount_root(&layers, &e) < 0 || boot_configure(&e) < 0 ||
+        identity_prepare(&identity, &e) < 0) {
         error_format(&e, text, sizeof(text));
         end_guest(&identity, GUEST_FAILURE_MOUNT, text);
     }
     warm_up();
     if (boot_open_port(&port_fd, &e) < 0 ||
-        service_init(&service, port_fd, BOOT_CGROUP_PATH, &e) < 0) {
+        service_init(&service, port_fd, BOOT_CGROUP_PATH, &layers, &e) < 0) {
         error_format(&e, text, sizeof(text));
         end_guest(&identity, GUEST_FAILURE_CHANNEL, text);
     }

@@ -85,6 +85,21 @@ int records_put(struct records *r, int dir_fd, const char *path, int flags, cons
     return 0;
 }
 
+void records_put_event(struct records *r, enum channel_event kind, bool is_directory,
+                       const char *path, const char *from)
+{
+    uint8_t *to = records_reserve(r);
+    struct wire_writer w;
+
+    assert(to != NULL); /* all of it was made at the start */
+    wire_writer_init(&w, to, RECORD_BYTES_MAX);
+    wire_put_u32(&w, kind);
+    wire_put_u32(&w, is_directory);
+    wire_put_string(&w, path, strlen(path));
+    wire_put_string(&w, from, strlen(from));
+    buffer_commit(&r->out, w.used);
+}
+
 static void put_mark(struct records *r)
 {
     static const uint8_t mark[4];

@@ -50,6 +50,10 @@ bool records_are_full(const struct records *r);
 int records_put(struct records *r, int dir_fd, const char *path, int flags, const char *name)
     __attribute__((warn_unused_result));
 
+/* An event in place of a record; there is room for it, and the paths are shorter than PATH_MAX. */
+void records_put_event(struct records *r, enum channel_event kind, bool is_directory,
+                       const char *path, const char *from);
+
 /* Room for one record's bytes, of which buffer_commit() takes what is used; NULL: no memory. */
 #define RECORD_BYTES_MAX (4u + 8 + 4 + 4 + 8 + 4 + 2 * (4u + CHANNEL_PATH_MAX))
 uint8_t *records_reserve(struct records *r) __attribute__((warn_unused_result));

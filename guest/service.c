@@ -28,11 +28,13 @@ int service_watch(struct service *v, uint32_t stream, enum service_tag tag, int 
     return epoll_ctl(v->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-int service_init(struct service *v, int port_fd, const char *cgroup_path, struct error *e)
+int service_init(struct service *v, int port_fd, const char *cgroup_path,
+                 const struct layers *layers, struct error *e)
 {
     sigset_t child, all;
 
     memset(v, 0, sizeof(*v));
+    v->layers = *layers;
     v->epoll_fd = v->signal_fd = v->null_fd = v->groups.root_fd = -1;
     (void)umask(022);
     (void)sigfillset(&all);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "execgroup.h"
+#include "layers.h"
 #include "port.h"
 #include "staging.h"
 #include "stream.h"
@@ -30,6 +31,7 @@ struct service {
     struct streams streams;
     struct execgroups groups;
     struct stagings stagings;
+    struct layers layers;
     int epoll_fd;
     int signal_fd;
     int null_fd; /* /dev/null, for reading and writing */
@@ -40,10 +42,10 @@ struct service {
 /*
  * Makes everything that the loop needs, so that the first request finds it ready. `cgroup_path` may
  * be NULL. Blocks all signals of the process and sets its umask; both stay. `port_fd` and `v`
- * (large: better static than on the stack) outlive the service.
+ * (large: better static than on the stack) outlive the service. `layers` stay the caller's.
  */
-int service_init(struct service *v, int port_fd, const char *cgroup_path, struct error *e)
-    __attribute__((warn_unused_result));
+int service_init(struct service *v, int port_fd, const char *cgroup_path,
+                 const struct layers *layers, struct error *e) __attribute__((warn_unused_result));
 void service_fini(struct service *v);
 
 /* Serves until the host closes the channel (0) or breaks its protocol (-1). */

@@ -91,7 +91,14 @@ enum channel_signal_scope {
  *          No records. To remove a tree takes as long as it takes.
  *   WATCH  u32 flags (CHANNEL_WATCH_TREE), str path
  *          Events in place of records, until the directory is gone; INFO when all later changes
- * will be seen. INFO: nothing records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
+ *          will be seen.
+ *   DIFF   no fields
+ *          INFO when the state of the sandbox's files is remembered. When the host says EOF on
+ *          lane 0: events in place of records (CREATED, MODIFIED, DELETED), in no order, for what
+ *          differs from that state. Only what is on the sandbox's own disk: the root and /tmp.
+ *
+ *   These six:                                  INFO: nothing
+ *          records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
  *                                                    (enum channel_end_flag)
  *
  * A record is u32 st_mode, u64 size, u32 uid, u32 gid, i64 seconds and u32 nanoseconds of the last
@@ -114,6 +121,7 @@ enum channel_op {
     CHANNEL_OP_SEARCH = 12,
     CHANNEL_OP_CHANGE = 13,
     CHANNEL_OP_WATCH = 14,
+    CHANNEL_OP_DIFF = 15,
 };
 
 #define CHANNEL_READ_TAIL UINT64_MAX
@@ -149,7 +157,7 @@ enum channel_change_flag {
 };
 
 enum channel_end_flag {
-    CHANNEL_END_MORE = 1u << 0,    /* LIST, SEARCH: there is more than what was sent */
+    CHANNEL_END_MORE = 1u << 0,    /* LIST, SEARCH, DIFF: there is more than what was sent */
     CHANNEL_END_EXISTED = 1u << 1, /* MKDIR: it was there */
 };
 

@@ -46,6 +46,8 @@
 #define FILE_PATTERN_MAX        1024u  /* NUL included */
 #define FILE_NAME_BYTES         256u   /* one component: NAME_MAX of Linux and the NUL */
 #define FILE_RECORDS_BYTES_MAX  (2 * MIB)
+#define FILE_DIFF_FILES_MAX     65536u    /* that DIFF remembers ... */
+#define FILE_DIFF_PATHS_MAX     (8 * MIB) /* ... and the bytes of their paths */
 #define FILE_SEARCH_PENDING_MAX (1 * MIB) /* paths of directories that a search has yet to read */
 #define FILE_WATCHES_MAX        4096u     /* directories of one watch */
 #define FILE_REMOVE_DEPTH_MAX   64u       /* a tree's depth, in paths of CHANNEL_PATH_MAX bytes */
@@ -99,6 +101,7 @@
 #define PROCESS_COMMAND_BYTES     256u /* of a command line that is shown, NUL included */
 #define PROCESS_WAIT_MS_MAX       600000u
 #define SESSION_NAME_BYTES        65u        /* NUL included */
+#define EXEC_CHANGES_BYTES_MAX    (16 * MIB) /* of JSON, of what FILE_RECORDS_BYTES_MAX can say */
 #define RUN_COLLECT_BYTES_MAX     (64 * MIB) /* files returned by POST /v1/run together */
 #define RUN_FILES_MAX             1024u
 

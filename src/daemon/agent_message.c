@@ -250,6 +250,16 @@ int agent_request_stat(struct buffer *request, uint32_t flags, const char *path,
     return request_flags_path(request, CHANNEL_OP_STAT, flags, path, e);
 }
 
+int agent_request_diff(struct buffer *request, struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, CHANNEL_OP_DIFF, 2, &w, e) != 0)
+        return -1;
+    buffer_commit(request, w.used);
+    return 0;
+}
+
 int agent_request_watch(struct buffer *request, uint32_t flags, const char *path, struct error *e)
 {
     return request_flags_path(request, CHANNEL_OP_WATCH, flags, path, e);

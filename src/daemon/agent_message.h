@@ -42,7 +42,7 @@ enum agent_op_kind {
     AGENT_OP_COMMAND, /* EXEC: stdin to the guest, stdout and stderr from it */
     AGENT_OP_READ,    /* READ: content from the guest */
     AGENT_OP_WRITE,   /* WRITE: content to the guest */
-    AGENT_OP_RECORDS, /* STAT, LIST, SEARCH, CHANGE, WATCH: records from the guest */
+    AGENT_OP_RECORDS, /* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF: records from the guest */
 };
 
 enum agent_op_kind agent_op_kind(enum channel_op op);
@@ -79,6 +79,7 @@ int agent_request_stat(struct buffer *request, uint32_t flags, const char *path,
     __attribute__((warn_unused_result));
 int agent_request_list(struct buffer *request, uint32_t limit, const char *after, const char *path,
                        struct error *e) __attribute__((warn_unused_result));
+int agent_request_diff(struct buffer *request, struct error *e) __attribute__((warn_unused_result));
 int agent_request_watch(struct buffer *request, uint32_t flags, const char *path, struct error *e)
     __attribute__((warn_unused_result));
 int agent_request_search(struct buffer *request, uint32_t limit, const char *path,

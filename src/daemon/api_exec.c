@@ -11,6 +11,7 @@
 #include "cloche/limits.h"
 #include "daemon/api.h"
 #include "daemon/exchange.h"
+#include "daemon/exec_changes.h"
 #include "daemon/exec_reply.h"
 #include "daemon/exec_request.h"
 #include "daemon/process.h"
@@ -18,6 +19,8 @@
 #include "daemon/session.h"
 #include "json/json.h"
 #include "json/json_write.h"
+
+#define QUEUE_HIGH (256 * KIB) /* of a streamed reply */
 
 /* Everything of one call; lives until the exchange closes. */
 struct exec_call {
@@ -27,7 +30,13 @@ struct exec_call {
     bool keeps_stdin;
     int64_t keep_output_bytes; /* 0: absent */
     const char *session;       /* NULL: absent */
+    bool wants_changes;
+    struct exec_changes *changes;
+    struct exec_request_life life;
     struct exec_reply *reply;
+    struct process *process;         /* whose parts `result` may have */
+    struct exec_result result;       /* while the changes are asked for */
+    struct buffer tail;              /* of a stream: what of its last record is not written yet */
     struct process_follower started; /* in the background, until it has */
 };
 
@@ -35,6 +44,7 @@ static const struct json_field fields[] = {
     EXEC_FIELD_ROWS(offsetof(struct exec_call, request.fields)),
     EXEC_FIELD_ENV(offsetof(struct exec_call, request.fields)),
     {.name = "background", .type = JSON_BOOL, .offset = offsetof(struct exec_call, is_background)},
+    {.name = "changes", .type = JSON_BOOL, .offset = offsetof(struct exec_call, wants_changes)},
     {.name = "stdin_open", .type = JSON_BOOL, .offset = offsetof(struct exec_call, keeps_stdin)},
     {.name = "keep_output_bytes",
      .type = JSON_INTEGER,
@@ -52,7 +62,11 @@ static void on_close(struct exchange *x)
     struct exec_call *call = exchange_user(x);
 
     exec_reply_free(call->reply);
+    exec_changes_free(call->changes);
     process_unfollow(&call->started);
+    if (call->process != NULL)
+        process_put(call->process);
+    buffer_fini(&call->tail);
     exec_request_fini(&call->request);
     cJSON_Delete(call->tree);
     free(call);
@@ -65,15 +79,38 @@ static void on_gone(struct exchange *x)
 
     exec_reply_free(call->reply);
     call->reply = NULL;
+    exec_changes_free(call->changes);
+    call->changes = NULL;
     process_unfollow(&call->started);
     exchange_abort(x);
+}
+
+/* Writes what is left of the last record as far as the exchange takes it; ends it behind that. */
+static void pump_tail(struct exchange *x)
+{
+    struct exec_call *call = exchange_user(x);
+
+    while (call->tail.size > 0 && exchange_queued(x) < QUEUE_HIGH) {
+        size_t size = call->tail.size < QUEUE_HIGH ? call->tail.size : QUEUE_HIGH;
+
+        if (exchange_write(x, buffer_bytes(&call->tail), size) != 0) {
+            exchange_abort(x);
+            return;
+        }
+        buffer_consume(&call->tail, size);
+    }
+    if (call->tail.size == 0)
+        exchange_end(x);
 }
 
 static void on_drain(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
-    exec_reply_drain(call->reply);
+    if (call->tail.size > 0)
+        pump_tail(x);
+    else
+        exec_reply_drain(call->reply);
 }
 
 /* The last record of a stream, or the whole reply; both are one JSON object. */
@@ -94,16 +131,18 @@ static void put_end(struct exchange *x, const struct exec_result *result, struct
         exec_result_describe(result, &w);
         if (!is_streamed)
             exec_reply_put_output(call->reply, &w);
+        if (call->changes != NULL)
+            exec_changes_put(call->changes, &w);
     }
     json_end_object(&w);
     if (w.failed || buffer_append_text(out, "\n") != 0)
         buffer_fini(out);
 }
 
-static void on_command_end(void *context, const struct exec_result *result)
+static void finish(struct exchange *x, const struct exec_result *result)
 {
-    struct exchange *x = context;
-    struct buffer out = BUFFER_INIT(EXEC_REPLY_BYTES_MAX);
+    struct exec_call *call = exchange_user(x);
+    struct buffer out = BUFFER_INIT(EXEC_REPLY_BYTES_MAX + EXEC_CHANGES_BYTES_MAX);
     struct error e = ERROR_INIT;
 
     if (result->end == EXEC_FAILED && !exchange_started(x)) {
@@ -118,12 +157,31 @@ static void on_command_end(void *context, const struct exec_result *result)
         exchange_reply_error(x, &e);
     } else if (!exchange_started(x)) {
         exchange_reply_buffer(x, 200, "application/json", &out);
-    } else if (exchange_write(x, buffer_bytes(&out), out.size) != 0) {
-        exchange_abort(x);
     } else {
-        exchange_end(x);
+        call->tail = out;
+        pump_tail(x);
+        return;
     }
     buffer_fini(&out);
+}
+
+static void on_command_end(void *context, const struct exec_result *result)
+{
+    struct exchange *x = context;
+    struct exec_call *call = exchange_user(x);
+
+    if (call->changes != NULL && result->end != EXEC_FAILED && exec_changes_ask(call->changes))
+        call->result = *result; /* and the reply waits for them */
+    else
+        finish(x, result);
+}
+
+static void on_changes_told(void *arg)
+{
+    struct exchange *x = arg;
+    struct exec_call *call = exchange_user(x);
+
+    finish(x, &call->result);
 }
 
 /* The reply to a command in the background: that it runs. */
@@ -162,6 +220,8 @@ static int begin_reply(struct exchange *x, struct exec_call *call, struct proces
                                          .is_owner = !call->is_background,
                                          .follows = true};
 
+    process_get(p);
+    call->process = p;
     if (is_streamed || !call->is_background)
         return exec_reply_start(&spec, p, &call->reply, e);
     call->started.on_news = on_started;
@@ -200,8 +260,9 @@ static int check_session(const struct exec_call *call, bool exists, struct error
 
 /* A command in a session, which is made where there is none of that name. */
 static int start_in_session(struct exchange *x, struct exec_call *call, struct sandbox *s,
-                            struct exec_request_life *life, struct error *e)
+                            struct error *e)
 {
+    struct exec_request_life *life = &call->life;
     struct process_table *table = sandbox_processes(s);
     struct session *session = session_find(table, call->session);
     int64_t limit = call->request.fields.max_output_bytes;
@@ -227,12 +288,49 @@ static int start_in_session(struct exchange *x, struct exec_call *call, struct s
     return result;
 }
 
+static int run(struct exchange *x, struct exec_call *call, struct error *e)
+{
+    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct process *p = NULL;
+
+    if (s == NULL)
+        return -1;
+    if (call->session != NULL)
+        return start_in_session(x, call, s, e);
+    if (exec_request_start(&call->request, &call->life, exchange_loop(x), s, &p, e) != 0)
+        return -1;
+    return begin_reply(x, call, p, e);
+}
+
+/* The state of the files is remembered: now the command may change them. */
+static void on_changes_ready(void *arg, const struct error *why)
+{
+    struct exchange *x = arg;
+    struct error e = ERROR_INIT;
+
+    if (why != NULL)
+        exchange_reply_error(x, why);
+    else if (run(x, exchange_user(x), &e) != 0)
+        exchange_reply_error(x, &e);
+}
+
+static int start_with_changes(struct exchange *x, struct exec_call *call, struct sandbox *s,
+                              struct error *e)
+{
+    static const struct exec_changes_calls calls = {.on_ready = on_changes_ready,
+                                                    .on_told = on_changes_told};
+
+    if (call->is_background) {
+        (void)error_set(e, ERR_INVALID_FIELD, "changes does not go with background");
+        return error_remedy(e, "Watch the files with GET .../files/watch.");
+    }
+    return exec_changes_new(exchange_loop(x), sandbox_agent(s), &calls, x, &call->changes, e);
+}
+
 static int start(struct exchange *x, struct exec_call *call, const void *data, size_t size,
                  struct error *e)
 {
-    struct exec_request_life life = {.ring_bytes = PROCESS_RING_BYTES_MIN,
-                                     .arrived_ns = exchange_arrival_ns(x)};
-    struct process *p = NULL;
+    struct exec_request_life *life = &call->life;
 
     if (json_parse_object(data, size, &call->tree, e) != 0 ||
         json_read(call->tree, "", fields, sizeof(fields) / sizeof(fields[0]), call, e) != 0 ||
@@ -243,16 +341,15 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
         exec_request_complete(&call->request, sandbox_template(s), sandbox_env(s), e) != 0)
         return -1;
     bool is_buffered = !call->is_background && !exchange_accepts(x, NDJSON_TYPE);
-    life.is_background = call->is_background;
-    life.keeps_stdin = call->keeps_stdin;
-    life.output_bytes_default = is_buffered ? EXEC_OUTPUT_BYTES_DEFAULT : UINT64_MAX;
-    if (call->keep_output_bytes > (int64_t)life.ring_bytes)
-        life.ring_bytes = (uint64_t)call->keep_output_bytes;
-    if (call->session != NULL)
-        return start_in_session(x, call, s, &life, e);
-    if (exec_request_start(&call->request, &life, exchange_loop(x), s, &p, e) != 0)
-        return -1;
-    return begin_reply(x, call, p, e);
+    *life = (struct exec_request_life){.is_background = call->is_background,
+                                       .keeps_stdin = call->keeps_stdin,
+                                       .output_bytes_default =
+                                           is_buffered ? EXEC_OUTPUT_BYTES_DEFAULT : UINT64_MAX,
+                                       .ring_bytes = PROCESS_RING_BYTES_MIN,
+                                       .arrived_ns = exchange_arrival_ns(x)};
+    if (call->keep_output_bytes > (int64_t)life->ring_bytes)
+        life->ring_bytes = (uint64_t)call->keep_output_bytes;
+    return call->wants_changes ? start_with_changes(x, call, s, e) : run(x, call, e);
 }
 
 static void on_body(struct exchange *x, const void *data, size_t size)

@@ -139,8 +139,9 @@ static void on_timer(uv_timer_t *timer)
 {
     struct guest_file *f = timer->data;
     bool is_guests_turn = f->is_write ? f->is_short_of_room || f->is_finished : f->unconsumed == 0;
-    /* What is watched may be quiet for ever. */
-    bool may_be_silent = f->op == CHANNEL_OP_WATCH && f->has_started;
+    /* What is watched may be quiet for ever, and DIFF waits for us to ask. */
+    bool may_be_silent = f->has_started && (f->op == CHANNEL_OP_WATCH ||
+                                            (f->op == CHANNEL_OP_DIFF && !f->is_finished));
     struct error e = ERROR_INIT;
 
     if (f->has_progress || !is_guests_turn || may_be_silent) {
@@ -206,7 +207,8 @@ int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
     f->verb = verb;
     f->op = op;
     f->is_write = op == CHANNEL_OP_WRITE;
-    if (agent_stream_open(link, op, f->is_write, request, &stream_calls, f, &f->stream, e) != 0) {
+    bool sends = f->is_write || op == CHANNEL_OP_DIFF;
+    if (agent_stream_open(link, op, sends, request, &stream_calls, f, &f->stream, e) != 0) {
         free(f->path);
         free(f);
         return -1;

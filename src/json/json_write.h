@@ -35,6 +35,8 @@ void json_put_null(struct json_writer *w, const char *key);
 void json_put_ms(struct json_writer *w, const char *key, uint64_t ns);
 /* Nanoseconds since 1970 as a time of RFC 3339, in UTC, with milliseconds. */
 void json_put_time(struct json_writer *w, const char *key, uint64_t real_ns);
+/* Values of an array that are JSON already, with commas between them. */
+void json_put_made(struct json_writer *w, const void *data, size_t size);
 /* A tree of cJSON's. */
 void json_put_tree(struct json_writer *w, const char *key, const cJSON *tree);
 

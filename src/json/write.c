@@ -178,6 +178,12 @@ void json_put_time(struct json_writer *w, const char *key, uint64_t real_ns)
     json_put_text(w, key, text);
 }
 
+void json_put_made(struct json_writer *w, const void *data, size_t size)
+{
+    put_key(w, NULL, "");
+    put(w, data, size);
+}
+
 void json_put_tree(struct json_writer *w, const char *key, const cJSON *tree)
 {
     char *text = cJSON_PrintUnformatted(tree);

@@ -266,3 +266,31 @@ class BadInputTest(DaemonTest):
                     size += len(piece)
             self.assertLess(size, 20 << 20)
             self.assertNotEqual(response.length, 0)
+
+
+class ChangesTest(DaemonTest):
+    def test_changes_of_an_exec(self):
+        box = self.client.create(timeout_s=900)
+        box.put("/workspace/kept", "1")
+        box.put("/workspace/changed", "1")
+        box.put("/workspace/gone", "1")
+        box.put("/tmp/t", "1")
+        script = ("cd /workspace && echo 2 >changed && rm gone && mkdir -p new && echo 1 >new/a "
+                  "&& echo x >>/etc/passwd && rm /etc/group && echo 2 >/tmp/t && cat kept")
+        wanted = {"/workspace/changed": "modified", "/workspace/gone": "deleted",
+                  "/workspace/new": "created", "/workspace/new/a": "created",
+                  "/etc/passwd": "modified", "/etc/group": "deleted", "/tmp/t": "modified"}
+        result = box.exec(shell=script, changes=True)
+        self.assertTrue(result.ok, result.stderr)
+        self.assertEqual((result.changes, result.changes_truncated), (wanted, False))
+        *_, (kind, result) = box.exec_stream(shell="echo 3 >/workspace/new/a; echo out",
+                                             changes=True, session="s")
+        self.assertEqual((kind, result.changes), ("end", {"/workspace/new/a": "modified"}))
+        self.assertEqual(box.exec(["true"], changes=True).changes, {})
+        self.assertIsNone(box.exec(["true"]).changes)
+        error = self.assert_refused(400, "invalid_field", box.start, ["true"], changes=True)
+        self.assertIn("changes", error.message)
+        self.assert_refused(422, "command_not_started", box.exec, ["/no/such"], changes=True)
+        stream = box.exec_stream(shell="echo ready; reboot -f; sleep 60", changes=True)
+        *_, (_, result) = stream
+        self.assertEqual((result.end, result.changes), ("sandbox_gone", None))

@@ -66,6 +66,9 @@ struct peer_result {
     size_t frames;
 };
 
+/* What a test wants the agent to take for the layers of its root. */
+static struct layers peer_layers = LAYERS_NONE;
+
 static inline void peer_agent_main(int fd, const char *cgroup)
 {
     static struct service service;
@@ -74,7 +77,7 @@ static inline void peer_agent_main(int fd, const char *cgroup)
     /* As PID 1: orphans are ours, and nobody has left descriptors open. */
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-    if (service_init(&service, fd, cgroup, &e) < 0)
+    if (service_init(&service, fd, cgroup, &peer_layers, &e) < 0)
         _exit(PEER_EXIT_FAILED);
     int result = service_run(&service, &e);
     if (result < 0)

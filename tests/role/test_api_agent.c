@@ -18,13 +18,14 @@ static pid_t agent_pid;
 
 static void run_agent(int fd)
 {
+    static const struct layers layers = LAYERS_NONE;
     static struct service service;
     struct error e = ERROR_INIT;
 
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-    if (service_init(&service, fd, NULL, &e) < 0)
+    if (service_init(&service, fd, NULL, &layers, &e) < 0)
         _exit(3);
     int result = service_run(&service, &e);
     if (result < 0)

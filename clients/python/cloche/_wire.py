@@ -45,6 +45,8 @@ class Result:
     times: dict
     cwd: str = ""  # in a session: the directory it is in now
     session_ended: bool = False  # the session's shell ended with the command
+    changes: "dict | None" = None  # where asked for: path -> "created", "modified" or "deleted"
+    changes_truncated: bool = False
     sandbox: dict = dataclasses.field(default_factory=dict)  # run() only
     files: dict = dataclasses.field(default_factory=dict)  # run() only: path -> content
     missing: dict = dataclasses.field(default_factory=dict)  # run() only: path -> ClocheError
@@ -164,6 +166,12 @@ def error_of(status, raw):
         return ClocheError("internal", f"status {status} without a cloche error", status=status)
 
 
+def _changes_of(reply):
+    if reply.get("changes") is None:
+        return None
+    return {path_of(change, "path"): change["type"] for change in reply["changes"]}
+
+
 def result_of(reply):
     files = reply.get("files") or []
     return Result(
@@ -171,19 +179,20 @@ def result_of(reply):
         stdout=bytes_of(reply, "stdout"), stderr=bytes_of(reply, "stderr"),
         truncated=reply.get("truncated", False), usage=reply.get("usage") or {},
         times=reply.get("times") or {}, cwd=os.fsdecode(bytes_of(reply, "cwd")),
-        session_ended=reply.get("session_ended", False), sandbox=reply.get("sandbox") or {},
+        session_ended=reply.get("session_ended", False), changes=_changes_of(reply),
+        changes_truncated=reply.get("changes_truncated", False), sandbox=reply.get("sandbox") or {},
         files={f["path"]: bytes_of(f, "content") for f in files if "error" not in f},
         missing={f["path"]: error_of(0, json.dumps(f)) for f in files if "error" in f})
 
 
 def command_of(argv, shell, stdin=None, env=None, cwd=None, user=None, umask=None, limits=None,
-             timeout_ms=None, max_output_bytes=None, session=None):
+             timeout_ms=None, max_output_bytes=None, session=None, changes=None):
     """The JSON of a command; these are the options that exec and its like take."""
     if isinstance(argv, str):
         raise TypeError("argv is a list of strings; give a command line as shell=")
     body = {"argv": None if argv is None else list(argv), "shell": shell, "env": env, "cwd": cwd,
             "user": user, "umask": umask, "limits": limits, "timeout_ms": timeout_ms,
-            "max_output_bytes": max_output_bytes, "session": session}
+            "max_output_bytes": max_output_bytes, "session": session, "changes": changes}
     body = {name: value for name, value in body.items() if value is not None}
     put_bytes(body, "stdin", stdin)
     return body

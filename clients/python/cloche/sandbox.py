@@ -51,7 +51,8 @@ class Sandbox:
         Options: stdin (bytes or str), env, cwd, user, umask ("022"), limits ({"memory_mib",
         "processes", "cpu_s", "file_mib", "open_files"}), timeout_ms, max_output_bytes, session (a
         name: the command runs in a shell that stays, and keeps directory, variables and functions
-        from one command to the next).
+        from one command to the next), changes (True: Result.changes says which files it made,
+        changed or deleted).
         """
         body = command_of(argv, shell, **options)
         return result_of(self._client._json("POST", self._path + "/exec", body, idempotency_key))
