@@ -63,19 +63,13 @@ static void settle(struct process *p)
     }
 }
 
-/* Calls each follower once, whichever of them come and go meanwhile. */
+/* Calls each follower, whichever of them come and go meanwhile. All stay in the list, so that what
+ * one has taken is not dropped before the others have it. */
 static void tell_followers(struct process *p)
 {
-    struct process_followers due = p->followers;
-    struct process_follower *f = LIST_FIRST(&due);
-
     process_get(p);
-    if (f != NULL)
-        f->entry.le_prev = &due.lh_first;
-    LIST_INIT(&p->followers);
-    while ((f = LIST_FIRST(&due)) != NULL) {
-        LIST_REMOVE(f, entry);
-        LIST_INSERT_HEAD(&p->followers, f, entry);
+    for (struct process_follower *f = LIST_FIRST(&p->followers); f != NULL; f = p->next_told) {
+        p->next_told = LIST_NEXT(f, entry);
         f->on_news(f);
     }
     process_put(p);
@@ -96,6 +90,8 @@ void process_unfollow(struct process_follower *f)
 
     if (p == NULL)
         return;
+    if (p->next_told == f)
+        p->next_told = LIST_NEXT(f, entry);
     LIST_REMOVE(f, entry);
     f->process = NULL;
     settle(p);

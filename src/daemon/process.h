@@ -82,6 +82,7 @@ struct process {
     struct output_ring ring;
     size_t held[EXEC_OUTPUT_COUNT]; /* bytes for which the guest gets no credit yet */
     struct process_followers followers;
+    struct process_follower *next_told; /* while they are told news */
     struct process_writers writers;
     /* Stdin that came with the request. */
     const uint8_t *stdin_data; /* `stdin_copy`, or the owner's */

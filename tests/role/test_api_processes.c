@@ -323,6 +323,30 @@ static void test_foreground_is_listed(void **state)
     fd_close(&first_fd);
 }
 
+/* Who looks on takes nothing from who started it. */
+static void test_foreground_has_onlookers(void **state)
+{
+    struct fixture *f = *state;
+
+    request_json(f, EXEC, NULL, "{\"argv\":[\"x\"]}");
+    uint32_t s = take_open(f);
+    fake_exec_info(&f->agent, s, 9);
+    int owner_fd = f->client_fd;
+    f->client_fd = -1;
+    request(f, "GET", PROCESSES "/9?wait_ms=600000", NULL, "", 0);
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "all ", 4);
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "of ", 3);
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "it", 2);
+    fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
+    cJSON_Delete(reply_json(f, 200));
+    fd_close(&f->client_fd);
+    buffer_consume(&f->reply, f->reply.size);
+    f->client_fd = owner_fd;
+    cJSON *tree = reply_json(f, 200);
+    assert_string_equal(json_text(tree, "stdout"), "all of it");
+    cJSON_Delete(tree);
+}
+
 static void test_the_oldest_ended_are_forgotten(void **state)
 {
     struct fixture *f = *state;
@@ -375,6 +399,7 @@ int main(void)
         API_TEST(test_wait),
         API_TEST(test_delete_kills),
         API_TEST(test_foreground_is_listed),
+        API_TEST(test_foreground_has_onlookers),
         API_TEST(test_the_oldest_ended_are_forgotten),
         API_TEST(test_losses),
     };
