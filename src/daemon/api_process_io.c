@@ -75,7 +75,8 @@ static void on_process_closed(struct process_writer *w)
     struct exchange *x = w->owner;
     struct error e = ERROR_INIT;
 
-    (void)error_set(&e, ERR_CONFLICT, "the process ended before it was given all of its input");
+    (void)error_set(&e, ERR_CONFLICT,
+                    "the process ended, or its stdin was closed, before it was given all of this");
     exchange_reply_error(x, &e);
 }
 

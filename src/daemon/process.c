@@ -165,6 +165,17 @@ size_t process_write(struct process_writer *w, const void *data, size_t size)
     return p->stdin_used < p->stdin_size ? 0 : exec_send(p->exec, data, size);
 }
 
+/* Nothing may be written any more. */
+static void close_writers(struct process *p)
+{
+    struct process_writer *w;
+
+    while ((w = LIST_FIRST(&p->writers)) != NULL) {
+        process_write_end(w, false);
+        w->on_closed(w);
+    }
+}
+
 void process_write_end(struct process_writer *w, bool closes)
 {
     struct process *p = w->process;
@@ -176,6 +187,8 @@ void process_write_end(struct process_writer *w, bool closes)
     if (closes && p->exec != NULL) {
         p->keeps_stdin = false;
         feed_stdin(p);
+        if (!p->is_stdin_open)
+            close_writers(p);
     }
     process_put(p);
 }
@@ -204,8 +217,6 @@ void process_feed_output(struct process *p, enum exec_output which, const uint8_
 
 void process_feed_end(struct process *p, const struct exec_result *result)
 {
-    struct process_writer *w;
-
     process_get(p);
     p->source = NULL;
     p->exec = NULL;
@@ -214,10 +225,7 @@ void process_feed_end(struct process *p, const struct exec_result *result)
     p->is_stdin_open = false;
     p->ended_real_ns = clock_real_ns();
     process_table_ended(p);
-    while ((w = LIST_FIRST(&p->writers)) != NULL) {
-        process_write_end(w, false);
-        w->on_closed(w);
-    }
+    close_writers(p);
     tell_followers(p);
     process_put(p);
 }
@@ -260,8 +268,10 @@ static void on_stdin_writable(void *arg)
         return;
     process_get(p);
     for (struct process_writer *w = LIST_FIRST(&p->writers), *next; w != NULL; w = next) {
-        next = LIST_NEXT(w, entry); /* it may detach itself, and nobody else */
+        next = LIST_NEXT(w, entry); /* it may detach itself, or by closing stdin all of them */
         w->on_writable(w);
+        if (!p->is_stdin_open)
+            break;
     }
     process_put(p);
 }

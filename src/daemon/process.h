@@ -47,7 +47,8 @@ struct process_writer {
     struct process *process; /* NULL: detached */
     void *owner;
     void (*on_writable)(struct process_writer *w);
-    void (*on_closed)(struct process_writer *w); /* the process has ended; detached already */
+    /* The process has ended, or another has closed its stdin; detached already. */
+    void (*on_closed)(struct process_writer *w);
 };
 
 LIST_HEAD(process_followers, process_follower);
@@ -136,7 +137,8 @@ int process_write_begin(struct process *p, struct process_writer *w, struct erro
 /* As exec_send(). */
 size_t process_write(struct process_writer *w, const void *data, size_t size)
     __attribute__((warn_unused_result));
-/* `closes`: end of file for the process. Accepts one that is detached. */
+/* `closes`: end of file for the process, and the end of all other writers. Accepts one that is
+ * detached. */
 void process_write_end(struct process_writer *w, bool closes);
 
 /* Tells a terminal its size. */

@@ -271,6 +271,28 @@ static void test_several_clients(void **state)
     assert_memory_equal(f->frame.payload, "still", 5);
 }
 
+/* What closes stdin closes it for everybody: what is typed afterwards goes nowhere. */
+static void test_stdin_is_closed_by_another(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t s = start(f, 7);
+    int first = f->client_fd;
+
+    f->client_fd = -1;
+    request(f, "POST", "/v1/sandboxes/sb_1/processes/7/stdin?close=true", NULL, "bye", 3);
+    cJSON_Delete(reply_json(f, 200));
+    assert_true(fake_expect(&f->agent, CHANNEL_DATA, &f->frame));
+    assert_memory_equal(f->frame.payload, "bye", 3);
+    assert_true(fake_expect(&f->agent, CHANNEL_EOF, &f->frame));
+    fd_close(&f->client_fd);
+    f->client_fd = first;
+    buffer_consume(&f->reply, f->reply.size);
+    send_frame(f, BINARY, "too late", 8);
+    assert_false(fake_recv(&f->agent, &f->frame));
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "logout", 6);
+    expect_shown(f, "logout");
+}
+
 /* A guest that reads nothing holds its client back, and gets every byte when it reads on. */
 static void test_a_guest_that_reads_nothing(void **state)
 {
@@ -366,6 +388,7 @@ int main(void)
         PTY_TEST(test_messages),
         PTY_TEST(test_it_outlives_its_clients),
         PTY_TEST(test_several_clients),
+        PTY_TEST(test_stdin_is_closed_by_another),
         PTY_TEST(test_a_guest_that_reads_nothing),
         PTY_TEST(test_a_client_that_reads_nothing),
         PTY_TEST(test_not_a_terminal),
