@@ -141,9 +141,14 @@ static void feed_stdin(struct process *p)
     }
 }
 
+bool process_takes_stdin(const struct process *p)
+{
+    return p->is_stdin_open && p->keeps_stdin;
+}
+
 int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
 {
-    if (!p->is_stdin_open || p->state == PROCESS_ENDED) {
+    if (!process_takes_stdin(p)) {
         (void)error_set(e, ERR_CONFLICT, "stdin of process %u is closed", p->pid);
         return error_remedy(e, "Start the command with \"stdin_open\": true to write to it later.");
     }

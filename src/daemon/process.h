@@ -69,7 +69,7 @@ struct process {
     enum process_state state;
     bool is_background;
     bool is_terminal;
-    bool is_stdin_open; /* more may be written to it */
+    bool is_stdin_open; /* it has no end of file yet */
     char command[PROCESS_COMMAND_BYTES];
     char session[SESSION_NAME_BYTES]; /* whose shell it is, or "" */
     char *cwd;                        /* what `result.cwd` points to */
@@ -131,6 +131,8 @@ size_t process_peek(const struct process_follower *f, uint8_t *to, size_t size_m
 /* The follower is done with so many bytes. */
 void process_take(struct process_follower *f, size_t size);
 
+/* Whether somebody may still become a source of stdin. */
+bool process_takes_stdin(const struct process *p);
 /* Becomes a source of stdin; -1 with ERR_CONFLICT where it is closed or has another source. */
 int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
     __attribute__((warn_unused_result));

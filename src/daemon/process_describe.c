@@ -72,7 +72,7 @@ void process_describe(const struct process *p, struct json_writer *w)
     if (p->session[0] != '\0')
         json_put_text(w, "session", p->session);
     json_put_time(w, "started_at", p->started_real_ns);
-    json_put_bool(w, "stdin_open", p->is_stdin_open);
+    json_put_bool(w, "stdin_open", process_takes_stdin(p));
     json_begin_object(w, "output"); /* offsets: what is kept of it */
     json_put_int(w, "start", (int64_t)p->ring.start);
     json_put_int(w, "end", (int64_t)p->ring.end);

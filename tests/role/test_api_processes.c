@@ -223,6 +223,37 @@ static void test_stdin_has_back_pressure(void **state)
     expect_error(f, 409, "conflict", "ended");
 }
 
+/* What closes behind the input that came with the request is closed to others from the start. */
+static void test_stdin_that_closes_takes_no_more(void **state)
+{
+    struct fixture *f = *state;
+    size_t size = 2 * CHANNEL_WINDOW_BYTES;
+    struct buffer body = BUFFER_INIT(MIB);
+
+    assert_int_equal(
+        buffer_append_text(&body, "{\"argv\":[\"x\"],\"background\":true,\"stdin\":\""), 0);
+    uint8_t *to = buffer_reserve(&body, size);
+    assert_non_null(to);
+    memset(to, 'a', size);
+    buffer_commit(&body, size);
+    assert_int_equal(buffer_append(&body, "\"}", 2), 0);
+    request(f, "POST", EXEC, NULL, buffer_bytes(&body), body.size);
+    buffer_fini(&body);
+    uint32_t s = take_open(f);
+    fake_exec_info(&f->agent, s, 7);
+    cJSON *tree = reply_json(f, 201);
+    assert_true(cJSON_IsFalse(cJSON_GetObjectItem(tree, "stdin_open")));
+    cJSON_Delete(tree);
+    request(f, "POST", PROCESSES "/7/stdin", NULL, "more", 4);
+    for (size_t got = 0; got < size; got += f->frame.h.length) {
+        if (got >= CHANNEL_WINDOW_BYTES && got - f->frame.h.length < CHANNEL_WINDOW_BYTES)
+            fake_send_u32(&f->agent, CHANNEL_CREDIT, s, CHANNEL_LANE_IN, CHANNEL_WINDOW_BYTES);
+        assert_true(fake_expect(&f->agent, CHANNEL_DATA, &f->frame));
+    }
+    assert_true(fake_expect(&f->agent, CHANNEL_EOF, &f->frame));
+    expect_error(f, 409, "conflict", "stdin");
+}
+
 static void test_signal(void **state)
 {
     static const struct {
@@ -395,6 +426,7 @@ int main(void)
         API_TEST(test_the_guest_waits_for_a_follower),
         API_TEST(test_stdin),
         API_TEST(test_stdin_has_back_pressure),
+        API_TEST(test_stdin_that_closes_takes_no_more),
         API_TEST(test_signal),
         API_TEST(test_wait),
         API_TEST(test_delete_kills),
