@@ -66,7 +66,7 @@ enum channel_signal_scope {
  *   EXEC   u32 flags, u16 rows, u16 columns (0 without EXEC_PTY), u32 umask (CHANNEL_UMASK_DEFAULT:
  *          the agent's), str user ("" = root), str cwd, u32 count of limits, count x (u32 kind,
  *          u64 value), u32 argc, argc x str, u32 envc, envc x str "NAME=value"
- *                                               INFO: u32 pid
+ *                                               INFO: u32 pid (not 0)
  *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
  *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
  *   READ   u64 offset, u64 length, str path     INFO: u64 size, u32 mode, u64 mtime_ns, u64 offset

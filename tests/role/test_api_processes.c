@@ -403,6 +403,12 @@ static void test_losses(void **state)
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(tree, "processes")), 0);
     cJSON_Delete(tree);
 
+    /* One whose agent gives it no number has not started. */
+    request_json(f, EXEC, NULL, "{\"argv\":[\"x\"],\"background\":true}");
+    fake_exec_info(&f->agent, take_open(f), 0);
+    expect_error(f, 410, "sandbox_gone", "before the command had started");
+    give_agent(f);
+
     /* The sandbox goes: who follows reads all there was, and then that. */
     uint32_t s = start(f, 7, "");
     request(f, "GET", PROCESSES "/7/output?follow=true", NDJSON, "", 0);

@@ -129,7 +129,7 @@ struct step {
     {                                                                                              \
         .type = (t), .stream = (s), .lane = (l), .size = (n), .head = { __VA_ARGS__ }              \
     }
-#define INFO(s) FRAME(CHANNEL_INFO, (s), 0, (s) == EXEC ? 4 : (s) == READ ? 28 : 0)
+#define INFO(s) FRAME_WITH(CHANNEL_INFO, (s), 0, (s) == EXEC ? 4 : (s) == READ ? 28 : 0, 1)
 
 /* The last step of each case is the fault; those before are legal. */
 static const struct fault {
@@ -143,6 +143,7 @@ static const struct fault {
     {"two INFOs", {INFO(EXEC), INFO(EXEC)}},
     {"an INFO that is too short", {FRAME(CHANNEL_INFO, EXEC, 0, 3)}},
     {"an INFO that is too long", {FRAME(CHANNEL_INFO, EXEC, 0, 5)}},
+    {"a process without a number", {FRAME(CHANNEL_INFO, EXEC, 0, 4)}},
     {"an INFO of a full frame", {FRAME(CHANNEL_INFO, EXEC, 0, CHANNEL_PAYLOAD_MAX)}},
     {"an exec's output on lane 0", {INFO(EXEC), FRAME(CHANNEL_DATA, EXEC, 0, 4)}},
     {"a file on lane 1", {INFO(READ), FRAME(CHANNEL_DATA, READ, 1, 4)}},
