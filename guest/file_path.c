@@ -81,6 +81,15 @@ static int make_directories(char *path)
     }
 }
 
+int file_path_open_made(char path[CHANNEL_PATH_MAX])
+{
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT && make_directories(path) == 0)
+        fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd;
+}
+
 int file_path_open_parent(char path[CHANNEL_PATH_MAX], bool make, const char **ret_name)
 {
     char *slash = strrchr(path, '/');
@@ -94,9 +103,7 @@ int file_path_open_parent(char path[CHANNEL_PATH_MAX], bool make, const char **r
     if (slash == path)
         return open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     *slash = '\0';
-    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && make && errno == ENOENT && make_directories(path) == 0)
-        fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = make ? file_path_open_made(path) : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     *slash = '/';
     return fd;
 }

@@ -36,3 +36,7 @@ int file_path_follow(char path[CHANNEL_PATH_MAX]) __attribute__((warn_unused_res
  */
 int file_path_open_parent(char path[CHANNEL_PATH_MAX], bool make, const char **ret_name)
     __attribute__((warn_unused_result));
+
+/* Opens (O_PATH) the directory `path`, made with its parents (0755) where it is missing, behind
+ * symbolic links. -1 with errno. */
+int file_path_open_made(char path[CHANNEL_PATH_MAX]) __attribute__((warn_unused_result));

@@ -1,8 +1,5 @@
-/*
- * SEARCH: a walk over a tree without recursion. Directories that are still to be read wait as paths
- * on a stack of bounded size; what has no room there, or in the reply, makes the result one that
- * says "there is more".
- */
+/* SEARCH: what has no room on the walk's stack, or in the reply, makes the result one that says
+ * "there is more". */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,49 +8,31 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "dir.h"
 #include "file_path.h"
 #include "glob.h"
 #include "service.h"
+#include "walk.h"
 
 struct file_search {
+    struct walk walk;
     char base[CHANNEL_PATH_MAX]; /* without a slash at its end: "" is the root */
-    int base_fd;
     char pattern[FILE_PATTERN_MAX];
     uint32_t limit;
     uint32_t count;
-    struct buffer pending;     /* paths below the base, each with its NUL; the last comes first */
-    struct dir dir;            /* the one that is read ... */
-    char at[CHANNEL_PATH_MAX]; /* ... and its path below the base */
     bool is_more;
 };
 
-/* Takes the next directory; false where none is left. */
-static bool take_pending(struct file_search *f)
+/* The next directory; 0, or an errno that is worth giving up for. What has gone, or is no place to
+ * enter, is passed over. */
+static int enter_next(struct file_search *f, struct records *r)
 {
-    const char *bytes = (const char *)buffer_bytes(&f->pending);
+    int entered = walk_enter(&f->walk);
 
-    if (f->pending.size == 0)
-        return false;
-    size_t start = f->pending.size - 1;
-    while (start > 0 && bytes[start - 1] != '\0')
-        start--;
-    memcpy(f->at, bytes + start, f->pending.size - start);
-    f->pending.size = start;
-    return true;
-}
-
-/* Opens it; 0, or an errno that is worth giving up for. What has gone, or is no place to enter, is
- * passed over. */
-static int open_pending(struct file_search *f)
-{
-    int fd = dir_open_below(f->base_fd, f->at);
-
-    if (fd >= 0)
-        dir_set(&f->dir, fd);
-    else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+    if (entered == 0)
+        r->is_done = true;
+    else if (entered < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
         return errno;
-    else if (errno == ENAMETOOLONG)
+    else if (entered < 0 && errno == ENAMETOOLONG)
         f->is_more = true;
     return 0;
 }
@@ -62,16 +41,14 @@ static int open_pending(struct file_search *f)
 static int judge(struct file_search *f, struct records *r, const struct dir_entry *entry)
 {
     char path[CHANNEL_PATH_MAX], whole[CHANNEL_PATH_MAX];
-    int size =
-        snprintf(path, sizeof(path), "%s%s%s", f->at, f->at[0] != '\0' ? "/" : "", entry->name);
-    int whole_size = snprintf(whole, sizeof(whole), "%s/%s", f->base, path);
 
-    if (size >= (int)sizeof(path) || whole_size >= (int)sizeof(whole)) {
+    if (walk_path(&f->walk, entry->name, path) < 0 ||
+        snprintf(whole, sizeof(whole), "%s/%s", f->base, path) >= (int)sizeof(whole)) {
         f->is_more = true;
         return 0;
     }
     if ((entry->type == DT_DIR || entry->type == DT_UNKNOWN) && glob_leads(f->pattern, path) &&
-        buffer_append(&f->pending, path, (size_t)size + 1) < 0)
+        walk_push(&f->walk, path) < 0)
         f->is_more = true;
     if (!glob_match(f->pattern, path))
         return 0;
@@ -80,7 +57,7 @@ static int judge(struct file_search *f, struct records *r, const struct dir_entr
         r->is_done = true;
         return 0;
     }
-    if (records_put(r, f->dir.fd, entry->name, AT_SYMLINK_NOFOLLOW, whole) == 0)
+    if (records_put(r, f->walk.dir.fd, entry->name, AT_SYMLINK_NOFOLLOW, whole) == 0)
         f->count++;
     else if (errno != ENOENT)
         return -1;
@@ -94,16 +71,15 @@ static int search_step(struct file_search *f, struct records *r)
     uint64_t begin_ns = clock_mono_ns();
 
     while (!r->is_done && records_have_room(r) && !records_step_is_over(begin_ns)) {
-        if (f->dir.fd >= 0 && dir_next(&f->dir, &entry)) {
+        if (f->walk.dir.fd >= 0 && dir_next(&f->walk.dir, &entry)) {
             if (judge(f, r, &entry) < 0)
                 return errno;
-        } else if (f->dir.fd < 0) {
-            r->is_done = !take_pending(f);
-            int error = r->is_done ? 0 : open_pending(f);
+        } else if (f->walk.dir.fd < 0) {
+            int error = enter_next(f, r);
             if (error != 0)
                 return error;
-        } else if (dir_fill(&f->dir) <= 0) {
-            dir_close(&f->dir);
+        } else if (dir_fill(&f->walk.dir) <= 0) {
+            dir_close(&f->walk.dir);
         }
     }
     r->flags = f->is_more ? CHANNEL_END_MORE : 0;
@@ -151,10 +127,7 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
     memcpy(f->base, path, size);
     memcpy(f->pattern, pattern, pattern_size);
     f->limit = limit;
-    f->base_fd = fd_take(&fd);
-    f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
-    dir_init(&f->dir);
-    if (buffer_append(&f->pending, "", 1) < 0)
+    if (walk_init(&f->walk, fd_take(&fd)) < 0)
         stream_fail(v, s, ENOMEM, "%s: %s", path, strerror(ENOMEM));
     return 0;
 }
@@ -172,9 +145,7 @@ static void handle_fini(struct service *v, struct stream *s)
     records_fini(&s->query.records);
     if (f == NULL)
         return;
-    dir_close(&f->dir);
-    fd_close(&f->base_fd);
-    buffer_fini(&f->pending);
+    walk_fini(&f->walk);
     free(f);
 }
 

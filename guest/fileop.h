@@ -1,5 +1,6 @@
 /* The file operations: content of regular files out of the guest and whole files into it (READ,
- * WRITE); what there is (STAT, LIST, SEARCH) and changes of that (CHANGE). */
+ * WRITE); what there is (STAT, LIST, SEARCH) and changes of that (CHANGE); trees (TREE_IN,
+ * TREE_OUT). */
 #pragma once
 
 #include <stdbool.h>
@@ -16,6 +17,8 @@ struct file_remove;
 struct file_search;
 struct file_watch;
 struct stream_op;
+struct tree_in;
+struct tree_out;
 
 struct file_read {
     int fd;
@@ -43,7 +46,7 @@ struct file_write {
     char temp_name[FILE_NAME_BYTES]; /* empty: there is none */
 };
 
-/* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF. What works in steps keeps its state apart. */
+/* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF, TREE_OUT. What works in steps keeps its state apart. */
 struct file_query {
     struct records records;
     union {
@@ -52,6 +55,7 @@ struct file_query {
         struct file_search *search;
         struct file_remove *remove;
         struct file_watch *watch;
+        struct tree_out *tree;
     };
 };
 
@@ -63,6 +67,8 @@ extern const struct stream_op file_search_op;
 extern const struct stream_op file_change_op;
 extern const struct stream_op file_watch_op;
 extern const struct stream_op file_diff_op;
+extern const struct stream_op tree_in_op;
+extern const struct stream_op tree_out_op;
 
 /* Something has happened in what is watched. */
 void file_watch_event(struct stream *s);

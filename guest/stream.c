@@ -13,8 +13,8 @@
 #define END_BYTES_MAX   (CHANNEL_TEXT_MAX + 64)
 
 static const struct stream_op *const ops[] = {
-    &command_op,     &file_read_op,   &file_write_op, &file_stat_op, &file_list_op,
-    &file_search_op, &file_change_op, &file_watch_op, &file_diff_op,
+    &command_op,     &file_read_op,  &file_write_op, &file_stat_op, &file_list_op, &file_search_op,
+    &file_change_op, &file_watch_op, &file_diff_op,  &tree_in_op,   &tree_out_op,
 };
 
 struct stream *streams_find(struct streams *t, uint32_t id)

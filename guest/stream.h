@@ -54,6 +54,7 @@ struct stream {
         struct file_read read;
         struct file_write write;
         struct file_query query;
+        struct tree_in *tree_in;
     };
 };
 

@@ -101,6 +101,21 @@ enum channel_signal_scope {
  *          records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
  *                                                    (enum channel_end_flag)
  *
+ *   TREE_IN  str path                           INFO: nothing
+ *          entries as DATA and EOF on lane 0    END: u64 bytes taken of lane 0, u64 files, u64
+ *                                               directories, u64 symbolic links, u64 bytes of files
+ *          Unpacks below the directory `path`, which is made where it is missing. Guest to host,
+ *          lane 0 has a byte of 0 now and then: "still at work". What comes ends with the last entry
+ *          that came whole; after RESET or an error, what was unpacked stays.
+ *   TREE_OUT str path
+ *          First an entry of type TREE_SKIPPED, then those of a directory, each directory before
+ *          what is in it, or the one of a file. Symbolic links are not followed, mount points not
+ *          entered, hard links are files of their own.
+ *                                               INFO: nothing
+ *          entries as DATA and EOF on lane 0    END: u64 bytes sent, u32 0
+ *
+ * Entries are those of base/tree.h.
+ *
  * A record is u32 st_mode, u64 size, u32 uid, u32 gid, i64 seconds and u32 nanoseconds of the last
  * change of content, str name, str target (of a symbolic link, else empty). A mode of 0 stands for
  * "still at work", and nothing follows it: the agent says so now and then while it has nothing else
@@ -122,6 +137,8 @@ enum channel_op {
     CHANNEL_OP_CHANGE = 13,
     CHANNEL_OP_WATCH = 14,
     CHANNEL_OP_DIFF = 15,
+    CHANNEL_OP_TREE_IN = 20,
+    CHANNEL_OP_TREE_OUT = 21,
 };
 
 #define CHANNEL_READ_TAIL UINT64_MAX
