@@ -41,7 +41,7 @@ endif
 CFLAGS  ?=
 HOST_CFLAGS   := $(COMMON) $(OPTIMIZE) $(HARDEN) -fPIE $(CFLAGS)
 HOST_LDFLAGS  := $(OPTIMIZE) -pie -Wl,-z,relro,-z,now $(LDFLAGS)
-HOST_LIBS     := -luv -lcjson -lseccomp -lmd -lwslay -lm -lpthread
+HOST_LIBS     := -luv -lcjson -larchive -lseccomp -lmd -lwslay -lm -lpthread
 
 # The monitor and the agent: small static programs, without the sanitizers (the tests build the same
 # sources as host code). The kernel's headers come after musl's own.

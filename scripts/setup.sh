@@ -10,7 +10,7 @@ set -euo pipefail
 declare -A GROUPS_OF=(
     # cpio and binutils: the guest's initramfs. musl: the monitor and the agent are static programs.
     [build]="gcc libc6-dev make binutils cpio musl-tools libuv1-dev libcjson-dev libseccomp-dev
-             libmd-dev libwslay-dev"
+             libmd-dev libwslay-dev libarchive-dev"
     # flex ... libelf-dev: what the kernel's own build asks for.
     [images]="linux-source-6.12 gcc libc6-dev make patch xz-utils flex bison bc libelf-dev
               mmdebstrap erofs-utils e2fsprogs ca-certificates debian-archive-keyring"

@@ -33,6 +33,7 @@
     X(ERR_TOO_LARGE, "too_large", 413, 125)                                                        \
     X(ERR_RANGE, "range_not_satisfiable", 416, 125)                                                \
     X(ERR_FILE_REFUSED, "file_refused", 422, 125)                                                  \
+    X(ERR_ARCHIVE_REFUSED, "archive_refused", 422, 125)                                            \
     X(ERR_COMMAND_NOT_STARTED, "command_not_started", 422, 125)                                    \
     X(ERR_UPGRADE_REQUIRED, "upgrade_required", 426, 125)                                          \
     X(ERR_IDEMPOTENCY_MISMATCH, "idempotency_mismatch", 422, 125)                                  \

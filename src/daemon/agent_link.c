@@ -143,7 +143,8 @@ static const char *judge_end(const struct agent_stream *s, const struct agent_en
     if ((kind == AGENT_OP_READ || kind == AGENT_OP_RECORDS) &&
         (!s->lanes[CHANNEL_LANE_IN].eof || end->bytes != s->lanes[CHANNEL_LANE_IN].received))
         return "a file's size that differs from what was sent";
-    if (kind == AGENT_OP_WRITE && (!s->eof_sent || end->bytes != s->sent))
+    if ((kind == AGENT_OP_WRITE || kind == AGENT_OP_TREE) &&
+        (!s->eof_sent || end->bytes != s->sent))
         return "a file that was finished before its content";
     return NULL;
 }
@@ -409,7 +410,8 @@ int agent_stream_open(struct agent_link *link, enum channel_op op, bool sends,
     for (unsigned i = 0; i < CHANNEL_LANE_COUNT; i++)
         s->lanes[i].granted = CHANNEL_WINDOW_BYTES;
     enum agent_op_kind kind = agent_op_kind(op);
-    s->lanes[CHANNEL_LANE_IN].legal = kind == AGENT_OP_READ || kind == AGENT_OP_RECORDS;
+    s->lanes[CHANNEL_LANE_IN].legal =
+        kind == AGENT_OP_READ || kind == AGENT_OP_RECORDS || kind == AGENT_OP_TREE;
     s->lanes[CHANNEL_LANE_OUT].legal = s->lanes[CHANNEL_LANE_ERR].legal = kind == AGENT_OP_COMMAND;
     LIST_INSERT_HEAD(&link->buckets[s->number % AGENT_BUCKETS], s, bucket);
     TAILQ_INSERT_TAIL(&link->opening, s, opening);

@@ -18,6 +18,8 @@ enum agent_op_kind agent_op_kind(enum channel_op op)
         return AGENT_OP_READ;
     case CHANNEL_OP_WRITE:
         return AGENT_OP_WRITE;
+    case CHANNEL_OP_TREE_IN:
+        return AGENT_OP_TREE;
     default:
         return AGENT_OP_RECORDS;
     }
@@ -45,6 +47,7 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
         break;
     case AGENT_OP_WRITE:
     case AGENT_OP_RECORDS:
+    case AGENT_OP_TREE:
         break;
     }
     if (r.bad || r.left > 0)
@@ -124,6 +127,12 @@ int agent_end_parse(enum channel_op op, const void *data, size_t size, struct ag
             end.bytes = wire_get_u64(&r);
         if (agent_op_kind(op) == AGENT_OP_RECORDS)
             end.flags = wire_get_u32(&r);
+        if (op == CHANNEL_OP_TREE_IN) {
+            end.files = get_claim(&r);
+            end.directories = get_claim(&r);
+            end.symlinks = get_claim(&r);
+            end.content_bytes = get_claim(&r);
+        }
         r.bad = r.bad || (end.flags & ~(CHANNEL_END_MORE | CHANNEL_END_EXISTED)) != 0;
     }
     if (r.bad || r.left > 0)
@@ -292,6 +301,18 @@ int agent_request_search(struct buffer *request, uint32_t limit, const char *pat
     wire_put_u32(&w, limit);
     put_text(&w, path);
     put_text(&w, pattern);
+    buffer_commit(request, w.used);
+    return 0;
+}
+
+int agent_request_tree(struct buffer *request, enum channel_op op, const char *path,
+                       struct error *e)
+{
+    struct wire_writer w;
+
+    if (begin(request, op, 2 + string_bytes(path), &w, e) != 0)
+        return -1;
+    put_text(&w, path);
     buffer_commit(request, w.used);
     return 0;
 }

@@ -32,8 +32,9 @@ struct agent_end {
     char text[CHANNEL_TEXT_MAX + 1]; /* NUL-terminated; "" where the guest said nothing */
     enum channel_exec_end kind;      /* EXEC */
     int32_t code;                    /* EXEC: exit code or signal */
-    uint64_t wall_us, user_us, system_us, max_rss_bytes; /* EXEC */
-    uint64_t bytes;                                      /* of content: all but EXEC */
+    uint64_t wall_us, user_us, system_us, max_rss_bytes;  /* EXEC */
+    uint64_t bytes;                                       /* of lane 0: all but EXEC */
+    uint64_t files, directories, symlinks, content_bytes; /* TREE_IN: what was unpacked */
     uint32_t flags; /* STAT, LIST, SEARCH, CHANGE: enum channel_end_flag */
 };
 
@@ -42,7 +43,9 @@ enum agent_op_kind {
     AGENT_OP_COMMAND, /* EXEC: stdin to the guest, stdout and stderr from it */
     AGENT_OP_READ,    /* READ: content from the guest */
     AGENT_OP_WRITE,   /* WRITE: content to the guest */
-    AGENT_OP_RECORDS, /* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF: records from the guest */
+    AGENT_OP_RECORDS, /* STAT, LIST, SEARCH, CHANGE, WATCH, DIFF, TREE_OUT: records from the guest
+                       */
+    AGENT_OP_TREE,    /* TREE_IN: entries to the guest, signs of life from it */
 };
 
 enum agent_op_kind agent_op_kind(enum channel_op op);
@@ -84,6 +87,9 @@ int agent_request_watch(struct buffer *request, uint32_t flags, const char *path
     __attribute__((warn_unused_result));
 int agent_request_search(struct buffer *request, uint32_t limit, const char *path,
                          const char *pattern, struct error *e) __attribute__((warn_unused_result));
+/* `op`: CHANNEL_OP_TREE_IN or CHANNEL_OP_TREE_OUT. */
+int agent_request_tree(struct buffer *request, enum channel_op op, const char *path,
+                       struct error *e) __attribute__((warn_unused_result));
 
 /* Which fields count: see enum channel_change; the others are 0, and `other` "". */
 struct agent_change {

@@ -44,6 +44,10 @@ void api_file_rename(struct exchange *x);
 void api_file_chmod(struct exchange *x);
 void api_file_symlink(struct exchange *x);
 
+/* api_trees.c */
+void api_tree_put(struct exchange *x);
+void api_tree_get(struct exchange *x);
+
 /* api_exec.c, api_files.c, api_run.c */
 void api_exec(struct exchange *x);
 void api_file_put(struct exchange *x);

@@ -25,6 +25,8 @@ const struct route api_routes[] = {
     {"GET", "/v1/sandboxes/{id}/files/list", api_file_list, ROUTE_NO_KEY},
     {"GET", "/v1/sandboxes/{id}/files/search", api_file_search, ROUTE_NO_KEY},
     {"GET", "/v1/sandboxes/{id}/files/watch", api_file_watch, ROUTE_NO_KEY},
+    {"PUT", "/v1/sandboxes/{id}/files/tar", api_tree_put, ROUTE_NO_KEY},
+    {"GET", "/v1/sandboxes/{id}/files/tar", api_tree_get, ROUTE_NO_KEY},
     {"POST", "/v1/sandboxes/{id}/files/mkdir", api_file_mkdir, ROUTE_NO_KEY},
     {"POST", "/v1/sandboxes/{id}/files/rename", api_file_rename, ROUTE_NO_KEY},
     {"POST", "/v1/sandboxes/{id}/files/chmod", api_file_chmod, ROUTE_NO_KEY},

@@ -111,6 +111,8 @@ static void set_meaning(const struct guest_file *f, const struct agent_end *end,
     /* The agent's word for what is no regular file; the kernel has it for much else. */
     if (end->status == EINVAL && agent_op_kind(f->op) != AGENT_OP_RECORDS)
         remedy = "Only regular files can be read and written.";
+    if (f->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
+        remedy = "See what is there already, and what the archive puts in its way.";
     (void)error_set(e, code, "cannot %s \"%.300s\"", f->verb, f->path);
     if (end->text[0] != '\0')
         (void)error_cause(e, "%.200s", end->text);
@@ -170,8 +172,11 @@ static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *dat
 {
     struct guest_file *f = arg;
 
-    (void)lane; /* the link lets only one pass */
     f->has_progress = true;
+    if (f->is_write) { /* a sign of life */
+        agent_stream_consume(f->stream, lane, size);
+        return;
+    }
     f->unconsumed += size;
     f->calls.on_data(f->arg, data, size);
 }
@@ -206,7 +211,7 @@ int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
     f->arg = arg;
     f->verb = verb;
     f->op = op;
-    f->is_write = op == CHANNEL_OP_WRITE;
+    f->is_write = op == CHANNEL_OP_WRITE || op == CHANNEL_OP_TREE_IN;
     bool sends = f->is_write || op == CHANNEL_OP_DIFF;
     if (agent_stream_open(link, op, sends, request, &stream_calls, f, &f->stream, e) != 0) {
         free(f->path);

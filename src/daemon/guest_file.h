@@ -58,8 +58,8 @@ int guest_file_write(uv_loop_t *loop, struct agent_link *link, const char *path,
                      struct error *e) __attribute__((warn_unused_result));
 
 /*
- * Starts an operation of AGENT_OP_RECORDS; as above. `request` is of agent_request_*(), whose bytes
- * move out. `verb` (static) and `path` tell in errors what failed.
+ * Starts an operation of AGENT_OP_RECORDS or AGENT_OP_TREE; as above. `request` is of
+ * agent_request_*(), whose bytes move out. `verb` (static) and `path` tell in errors what failed.
  */
 int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
                    const char *path, struct buffer *request, const struct guest_file_calls *calls,
@@ -69,11 +69,12 @@ int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
 /* Read: `size` bytes of on_data are done with. */
 void guest_file_consume(struct guest_file *f, size_t size);
 
-/* Write: returns how many bytes were taken; where that is less than `size`, on_writable follows. */
+/* Write, tree: returns how many bytes were taken; where that is less than `size`, on_writable
+ * follows. */
 size_t guest_file_send(struct guest_file *f, const void *data, size_t size)
     __attribute__((warn_unused_result));
 
-/* Write: that was all; the guest puts the file in its place and on_end follows. */
+/* Write, tree: that was all; the guest puts the file in its place and on_end follows. */
 void guest_file_finish(struct guest_file *f);
 
 /* Gives up: no more callbacks; a file that was being written is left as it was before. Accepts

@@ -25,6 +25,7 @@ FENCES = [
     (r"linux/kvm\.h", ("src/vmm/", "tests/payload/", "src/cli/doctor", "src/daemon/host")),
     (r"cjson/.*|cJSON\.h", ("src/json/", "tests/")),
     (r"uv\.h|uv/.*", ("src/daemon/", "tests/")),
+    (r"archive(_entry)?\.h", ("src/daemon/tar_", "src/cli/", "tests/")),
     (r"seccomp\.h", ("src/priv/", "src/daemon/", "src/vmm/seccomp_gen.c", "tests/")),
     (r"openssl/.*", ("src/proxy/", "src/audit/", "tests/")),
     (r"(netlink|bpf)/.*", ("src/priv/", "bpf/", "tests/")),
