@@ -221,6 +221,15 @@ static int wait_for_reply(struct client *c, struct error *e)
     }
 }
 
+static void keep_header(struct client *c)
+{
+    const struct http_header *h =
+        c->keep_header != NULL ? http_head_find(&c->head, c->keep_header) : NULL;
+
+    if (h != NULL && h->value.size < sizeof(c->kept))
+        (void)snprintf(c->kept, sizeof(c->kept), "%.*s", (int)h->value.size, h->value.data);
+}
+
 /* Reads the head; interim replies (1xx) are skipped, but for the one that a WebSocket waits for. */
 static int read_head(struct client *c, const struct client_request *r, struct error *e)
 {
@@ -238,6 +247,7 @@ static int read_head(struct client *c, const struct client_request *r, struct er
             websocket_response_check(&c->head, r->websocket_key, e) != 0)
             return -1;
         if (result == HTTP_DONE) {
+            keep_header(c);
             buffer_consume(&c->in, c->head.size);
             scanned = 0;
             if (c->head.status >= 200 || (c->head.status == 101 && r->websocket_key != NULL))

@@ -26,6 +26,9 @@ struct client {
     /* While the reply has not begun: called about once a second with the seconds so far. */
     void (*on_wait)(void *context, unsigned seconds);
     void *on_wait_context;
+    const char
+        *keep_header; /* to be set before client_send(), or NULL: a header (in lower case) ... */
+    char kept[32];    /* ... whose value of the reply is here then; "": none */
 };
 
 struct client_request {

@@ -1,7 +1,10 @@
 /*
- * cloche cp: a file into a sandbox or out of it, streamed, so of any size. A file that arrives here
- * is written beside its place and renamed, so that a copy cut short leaves the old one alone.
+ * cloche cp: a file or a tree (cp_tree.c) into a sandbox or out of it, streamed, so of any size. A
+ * file that arrives here is written beside its place and renamed, so that a copy cut short leaves
+ * the old one alone.
  */
+#include "cli/cp.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,18 +19,13 @@
 #include "cli/interrupt.h"
 #include "cloche/limits.h"
 #include "http/target.h"
+#include "json/json.h"
 
 #define PIECE_BYTES (64 * KIB)
 #define TEMP_SUFFIX ".cloche-XXXXXX"
 
-/* One side of the copy. */
-struct place {
-    char id[SANDBOX_ID_BYTES_MAX]; /* empty: here */
-    char path[CHANNEL_PATH_MAX];   /* "-" here: standard input or output */
-};
-
 /* "ID:/path" is in a sandbox; ids begin with sb_, so that a local name with a colon stays local. */
-static int parse_place(const struct command *command, const char *text, struct place *ret_place,
+static int parse_place(const struct command *command, const char *text, struct cp_place *ret_place,
                        struct error *e)
 {
     const char *colon = strchr(text, ':');
@@ -35,7 +33,7 @@ static int parse_place(const struct command *command, const char *text, struct p
     size_t id_size = guest ? (size_t)(colon - text) : 0;
     const char *path = guest ? colon + 1 : text;
 
-    *ret_place = (struct place){.id = ""};
+    *ret_place = (struct cp_place){.id = ""};
     if (id_size >= sizeof(ret_place->id) || strlen(path) >= sizeof(ret_place->path))
         return arguments_refuse(command, e, "\"%.100s...\" is too long", text);
     if (guest && path[0] != '/')
@@ -48,29 +46,43 @@ static int parse_place(const struct command *command, const char *text, struct p
     return 0;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash != NULL ? slash + 1 : path;
-}
-
-static bool is_local_directory(const struct place *p)
+static bool is_local_directory(const struct cp_place *p)
 {
     struct stat st;
 
     return p->id[0] == '\0' && stat(p->path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* The name that a copy gets in a directory; "" for a directory that is "here" ("." or "x/.."),
+ * whose content is copied then. Slashes at the path's end do not count. */
+static void take_name(const char *path, char ret_name[CHANNEL_PATH_MAX])
+{
+    size_t end = strlen(path);
+
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    memcpy(ret_name, path + begin, end - begin);
+    ret_name[end - begin] = '\0';
+    if (strcmp(ret_name, ".") == 0 || strcmp(ret_name, "..") == 0)
+        ret_name[0] = '\0';
+}
+
 /* A destination that is a directory gets the source's name. */
-static int complete_destination(const struct place *from, struct place *to, struct error *e)
+static int complete_destination(const struct cp_place *from, bool is_tree, struct cp_place *to,
+                                struct error *e)
 {
     size_t used = strlen(to->path);
     bool slash = to->path[used - 1] == '/';
+    char name[CHANNEL_PATH_MAX];
 
     if (!slash && !is_local_directory(to))
         return 0;
-    const char *name = base_name(from->path);
+    take_name(from->path, name);
+    if (is_tree && name[0] == '\0')
+        return 0;
     if (strcmp(name, "-") == 0 || name[0] == '\0')
         return error_set(e, ERR_USAGE, "%s: a name is needed for what is copied there", to->path);
     int n = snprintf(to->path + used, sizeof(to->path) - used, "%s%s", slash ? "" : "/", name);
@@ -79,19 +91,39 @@ static int complete_destination(const struct place *from, struct place *to, stru
     return 0;
 }
 
-static int make_target(const struct place *p, const char *query, struct buffer *ret_target,
-                       struct error *e)
+/* Is it a directory that is to be copied? What goes to a stream is left to the daemon to judge. */
+static int find_tree(const char *socket_path, const struct cp_place *from,
+                     const struct cp_place *to, bool *ret_is_tree, struct error *e)
+{
+    struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
+    JSON_AUTO cJSON *reply = NULL;
+    int result = 0;
+
+    *ret_is_tree = is_local_directory(from);
+    if (from->id[0] == '\0' || strcmp(to->path, "-") == 0)
+        return 0;
+    result = cp_make_target(from, "/files/stat", "&follow=true", &target, e);
+    if (result == 0)
+        result = client_call(socket_path, "GET", (const char *)buffer_bytes(&target), &reply, e);
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(reply, "type");
+    *ret_is_tree = cJSON_IsString(type) && strcmp(type->valuestring, "directory") == 0;
+    buffer_fini(&target);
+    return result;
+}
+
+int cp_make_target(const struct cp_place *p, const char *call, const char *query,
+                   struct buffer *ret_target, struct error *e)
 {
     if (buffer_append_text(ret_target, "/v1/sandboxes/") != 0 ||
-        http_escape_append(ret_target, p->id) != 0 ||
-        buffer_append_text(ret_target, "/files?path=") != 0 ||
+        http_escape_append(ret_target, p->id) != 0 || buffer_append_text(ret_target, call) != 0 ||
+        buffer_append_text(ret_target, "?path=") != 0 ||
         http_escape_append(ret_target, p->path) != 0 ||
         buffer_append_text(ret_target, query) != 0 || buffer_append(ret_target, "", 1) != 0)
         return error_set(e, ERR_USAGE, "the path is too long");
     return 0;
 }
 
-static int put(const char *socket_path, const struct place *from, const struct place *to,
+static int put(const char *socket_path, const struct cp_place *from, const struct cp_place *to,
                struct error *e)
 {
     struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
@@ -105,14 +137,11 @@ static int put(const char *socket_path, const struct place *from, const struct p
 
     if (fd < 0 || fstat(fd, &st) != 0)
         return error_errno(e, errno, "%s", from->path);
-    if (S_ISDIR(st.st_mode)) {
-        (void)error_set(e, ERR_USAGE, "%s is a directory", from->path);
-        return error_remedy(e, "Pack it: tar c DIR | cloche exec ID -- tar x");
-    }
     bool regular = S_ISREG(st.st_mode);
     (void)snprintf(query, sizeof(query), "&mode=%03o",
                    regular && !is_stdin ? (unsigned)(st.st_mode & 0777) : 0644u);
-    if (make_target(to, query, &target, e) == 0 && client_open(&c, socket_path, e) == 0) {
+    if (cp_make_target(to, "/files", query, &target, e) == 0 &&
+        client_open(&c, socket_path, e) == 0) {
         const struct client_request request = {.method = "PUT",
                                                .target = (const char *)buffer_bytes(&target),
                                                .content_type = "application/octet-stream",
@@ -179,14 +208,15 @@ static int receive_file(struct client *c, const char *path, struct error *e)
     return drain(c, fd, path, e);
 }
 
-static int get(const char *socket_path, const struct place *from, const struct place *to,
+static int get(const char *socket_path, const struct cp_place *from, const struct cp_place *to,
                struct error *e)
 {
     struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
     struct client c;
     int result = -1;
 
-    if (make_target(from, "", &target, e) == 0 && client_open(&c, socket_path, e) == 0) {
+    if (cp_make_target(from, "/files", "", &target, e) == 0 &&
+        client_open(&c, socket_path, e) == 0) {
         const struct client_request request = {.method = "GET",
                                                .target = (const char *)buffer_bytes(&target),
                                                .accept = "application/octet-stream"};
@@ -199,6 +229,21 @@ static int get(const char *socket_path, const struct place *from, const struct p
     return result;
 }
 
+static int copy(const char *socket_path, const struct cp_place *from, struct cp_place *to,
+                struct error *e)
+{
+    bool is_in = to->id[0] != '\0';
+    bool is_tree = false;
+
+    if (find_tree(socket_path, from, to, &is_tree, e) != 0 ||
+        complete_destination(from, is_tree, to, e) != 0)
+        return -1;
+    if (is_tree)
+        return is_in ? cp_put_tree(socket_path, from, to, e)
+                     : cp_get_tree(socket_path, from, to, e);
+    return is_in ? put(socket_path, from, to, e) : get(socket_path, from, to, e);
+}
+
 static int run_cp(const struct command *command, int argc, char **argv, struct error *e)
 {
     const char *socket_option = NULL;
@@ -206,7 +251,7 @@ static int run_cp(const struct command *command, int argc, char **argv, struct e
         {.name = "socket", .value = "S", .text = &socket_option, .help = "the daemon's socket"},
         {.name = NULL},
     };
-    static struct place from, to;
+    static struct cp_place from, to;
     struct argument_parser p;
     const char *paths[2];
     size_t count;
@@ -219,25 +264,28 @@ static int run_cp(const struct command *command, int argc, char **argv, struct e
     if (count != 2)
         return arguments_refuse(command, e, "from where to where?");
     if (parse_place(command, paths[0], &from, e) != 0 ||
-        parse_place(command, paths[1], &to, e) != 0 || complete_destination(&from, &to, e) != 0)
+        parse_place(command, paths[1], &to, e) != 0)
         return -1;
     if ((from.id[0] != '\0') == (to.id[0] != '\0'))
         return arguments_refuse(command, e,
                                 "one of the two places is in a sandbox, as in ID:/path");
-    if (to.id[0] != '\0')
-        return put(command_socket(socket_option), &from, &to, e);
-    return get(command_socket(socket_option), &from, &to, e);
+    return copy(command_socket(socket_option), &from, &to, e);
 }
 
 const struct command command_cp = {
     .name = "cp",
-    .summary = "copy a file into a sandbox or out of it",
+    .summary = "copy a file or a directory into a sandbox or out of it",
     .usage = "SRC DST [OPTION]...",
     .examples = "One of SRC and DST is ID:/path; `-` is standard input or output. A DST that is a\n"
-                "directory here, or that ends in a slash, keeps the source's name.\n"
+                "directory here, or that ends in a slash, keeps the source's name; else DST is\n"
+                "the copy's name. Of a directory all that is in it comes along, and is added to\n"
+                "what DST has already; `DIR/.` copies the content alone. Owners are not kept;\n"
+                "fifos, sockets and devices are left out.\n"
                 "\n"
                 "  cloche cp data.csv sb_...:/workspace/\n"
                 "  cloche cp sb_...:/workspace/report.json .\n"
-                "  cloche cp sb_...:/workspace/log.txt - | tail\n",
+                "  cloche cp sb_...:/workspace/log.txt - | tail\n"
+                "  cloche cp src sb_...:/workspace/           makes /workspace/src\n"
+                "  cloche cp sb_...:/workspace/out results    makes results, or results/out\n",
     .run = run_cp,
 };
