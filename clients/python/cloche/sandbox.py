@@ -7,9 +7,10 @@ import urllib.parse
 from ._wire import (PIECE_BYTES, ClocheError, Matches, command_of, file_of, output_of, path_of,
                     put_path, quote, range_of, result_of)
 from .process import Process
+from .tree import Trees
 
 
-class Sandbox:
+class Sandbox(Trees):
     """A sandbox that is there. As a context manager it is deleted at the end of the block."""
 
     def __init__(self, client, described):
