@@ -104,15 +104,14 @@ enum channel_signal_scope {
  *   TREE_IN  str path                           INFO: nothing
  *          entries as DATA and EOF on lane 0    END: u64 bytes taken of lane 0, u64 files, u64
  *                                               directories, u64 symbolic links, u64 bytes of files
- *          Unpacks below the directory `path`, which is made where it is missing. Guest to host,
- *          lane 0 has a byte of 0 now and then: "still at work". What comes ends with the last entry
- *          that came whole; after RESET or an error, what was unpacked stays.
- *   TREE_OUT str path
- *          First an entry of type TREE_SKIPPED, then those of a directory, each directory before
- *          what is in it, or the one of a file. Symbolic links are not followed, mount points not
- *          entered, hard links are files of their own.
- *                                               INFO: nothing
+ *          Unpacks below the directory `path`, which is made where it is missing. What comes
+ *          ends with the last entry that came whole; after RESET or an error, what was unpacked
+ *          stays. Guest to host, lane 0 has a byte of 0 now and then: "still at work".
+ *   TREE_OUT str path                           INFO: nothing
  *          entries as DATA and EOF on lane 0    END: u64 bytes sent, u32 0
+ *          First an entry of type TREE_SKIPPED, then those of a directory, each directory before
+ *          what is in it, or the one of a file. Symbolic links are not followed, mount points
+ *          not entered; hard links are files of their own.
  *
  * Entries are those of base/tree.h.
  *

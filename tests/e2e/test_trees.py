@@ -260,7 +260,8 @@ class TreesTest(DaemonTest):
                 connection.putheader("Content-Length", "10240")
                 connection.endheaders()
                 waiting.append(connection)
-            self.assert_refused(503, "no_capacity", self.sandbox.put_tree, self.tree, "/workspace/x")
+            self.assert_refused(503, "no_capacity", self.sandbox.put_tree, self.tree,
+                                "/workspace/x")
             for connection in waiting:
                 connection.send(archive_of(("many", tarfile.REGTYPE, b"x")).ljust(10240, b"\0"))
             for connection in waiting:

@@ -159,6 +159,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(201, {"path": query["path"], "size": len(body)})
         elif rest == ["files"] and self.command == "DELETE":
             self.remove(box, query)
+        elif rest == ["files", "tar"]:
+            self.tree(box, query, body)
         elif rest[0:1] == ["files"] and len(rest) == 2:
             call = getattr(self, "file_" + rest[1])
             call(box, query if self.command == "GET" else json.loads(body))
@@ -182,6 +184,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.command == "PATCH":
                 box["described"].update(json.loads(body))
             self.reply(200, box["described"])
+
+    def tree(self, box, query, body):
+        """Keeps an archive, which must have its end, and gives it back."""
+        if self.command == "PUT":
+            if body[-1024:] != bytes(1024):
+                raise Refusal(422, "archive_refused", "the archive ends before its end")
+            box["tree"] = body
+            self.reply(200, {"path": query["path"], "files": 1})
+            return
+        data = box["tree"]
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("X-Cloche-Skipped", "3")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        if query["path"] != "/cut":
+            self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
 
     def reply_range(self, data):
         asked = self.headers.get("Range")
