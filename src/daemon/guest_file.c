@@ -111,6 +111,9 @@ static void set_meaning(const struct guest_file *f, const struct agent_end *end,
     /* The agent's word for what is no regular file; the kernel has it for much else. */
     if (end->status == EINVAL && agent_op_kind(f->op) != AGENT_OP_RECORDS)
         remedy = "Only regular files can be read and written.";
+    /* Not found is what an entry links to. */
+    if (f->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_NOT_FOUND)
+        code = ERR_FILE_REFUSED;
     if (f->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
         remedy = "See what is there already, and what the archive puts in its way.";
     (void)error_set(e, code, "cannot %s \"%.300s\"", f->verb, f->path);

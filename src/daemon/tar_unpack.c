@@ -170,9 +170,11 @@ static int take_entry(struct unpack *u, struct archive *a, struct archive_entry 
 {
     struct tree_entry t;
 
-    if (++u->count >= TREE_ENTRIES_MAX)
-        return error_set(u->e, ERR_ARCHIVE_REFUSED, "the archive has more than %u entries",
-                         TREE_ENTRIES_MAX - 1);
+    if (++u->count >= TREE_ENTRIES_MAX) {
+        (void)error_set(u->e, ERR_ARCHIVE_REFUSED, "the archive has more than %u entries",
+                        TREE_ENTRIES_MAX - 1);
+        return error_remedy(u->e, "Send it in several parts.");
+    }
     if (judge(u, from, &t) != 0)
         return -1;
     if (t.path[0] == '\0')

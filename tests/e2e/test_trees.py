@@ -141,6 +141,17 @@ class TreesTest(DaemonTest):
                                   capture_output=True, check=True, timeout=60)
             status, reply = self.put_raw("/workspace/" + form, made.stdout)
             self.assertEqual((status, reply["files"], reply["directories"]), (200, 3, 1), reply)
+        holes = self.local("holes")
+        os.mkdir(holes)
+        with open(holes + "/file", "wb") as f:
+            f.seek(200000)
+            f.write(b"behind a hole")
+        made = subprocess.run(["tar", "cS", "-C", holes, "."], capture_output=True, check=True,
+                              timeout=60)
+        self.assertLess(len(made.stdout), 100000)
+        self.assertEqual(self.put_raw("/workspace/holes", made.stdout)[0], 200)
+        self.assertEqual(self.sandbox.get("/workspace/holes/file"),
+                         bytes(200000) + b"behind a hole")
 
     def test_what_a_tree_leaves_out_is_told(self):
         made = self.sandbox.exec(shell="mkdir -p /workspace/odd/sub && cd /workspace/odd && "
@@ -191,6 +202,7 @@ class TreesTest(DaemonTest):
              ("l/victim", fil, b"x")),
             ("file_refused", "h", ("l", link, "../out/victim"), ("h", tarfile.LNKTYPE, "l")),
             ("file_refused", "l", ("l", link, "../out"), ("l", tarfile.DIRTYPE, "")),
+            ("file_refused", "h", ("h", tarfile.LNKTYPE, "none")),
             ("archive_refused", "owner", ("x" * 90, fil, b""), ("o", "uid", "")),
         ]
         for number, (code, words, *members) in enumerate(cases):

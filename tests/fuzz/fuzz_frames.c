@@ -13,7 +13,7 @@
 #include "../fake_agent.h"
 #include "daemon/agent_link.h"
 
-#define STREAMS 6u
+#define STREAMS 7u
 
 struct owner {
     struct agent_stream *stream; /* NULL: over or abandoned */
@@ -114,7 +114,8 @@ static void open_stream(struct agent_link *link, struct owner *o, enum channel_o
     int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
              : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
              : op == CHANNEL_OP_LIST ? agent_request_list(&request, 9, "", "/a", &e)
-                                     : agent_request_write(&request, 0644, "/a", &e);
+             : op == CHANNEL_OP_TREE_IN ? agent_request_tree(&request, op, "/a", &e)
+                                        : agent_request_write(&request, 0644, "/a", &e);
 
     *o = (struct owner){.op = op, .sends = sends};
     if (rc != 0 || agent_stream_open(link, op, sends, &request, &calls, o, &o->stream, &e) != 0)
@@ -206,6 +207,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     open_stream(link, &owners[3], CHANNEL_OP_WRITE, true);
     open_stream(link, &owners[4], CHANNEL_OP_EXEC, false);
     open_stream(link, &owners[5], CHANNEL_OP_LIST, false);
+    open_stream(link, &owners[6], CHANNEL_OP_TREE_IN, true);
     drain(&agent);
     act(&owners[4], 6);
     feed(&agent, data, size);
