@@ -104,6 +104,7 @@
 #define EXEC_OUTPUT_BYTES_MAX     (64 * MIB) /* what max_output_bytes may ask for */
 #define PROCESS_RING_BYTES_MIN    (1 * MIB)  /* output that is kept of a background process; */
 #define PROCESS_RING_BYTES_MAX    (64 * MIB) /* the default is the minimum */
+#define PROCESSES_BYTES_MAX       (2 * GIB)  /* output and input kept of all background processes */
 #define PROCESS_ENDED_MAX         64u  /* background processes of a sandbox kept after their end */
 #define PROCESS_COMMAND_BYTES     256u /* of a command line that is shown, NUL included */
 #define PROCESS_WAIT_MS_MAX       600000u
@@ -114,6 +115,9 @@
 
 _Static_assert(PROCESS_RING_BYTES_MIN >= 4 * CHANNEL_WINDOW_BYTES,
                "a follower never misses what the guest may still send");
+_Static_assert(PROCESSES_BYTES_MAX >=
+                   SANDBOX_COUNT_MAX * (PROCESS_RING_BYTES_MIN + PROCESS_RING_BYTES_MIN / 8),
+               "every sandbox can have a session, or a terminal");
 _Static_assert(CHANNEL_WINDOW_BYTES >= 2 * CHANNEL_PAYLOAD_MAX,
                "a full frame must always fit twice");
 _Static_assert(IDEMPOTENCY_ENTRIES_MAX >= 2 * HTTP_CONNECTIONS_MAX,

@@ -327,6 +327,16 @@ static int start_with_changes(struct exchange *x, struct exec_call *call, struct
     return exec_changes_new(exchange_loop(x), sandbox_agent(s), &calls, x, &call->changes, e);
 }
 
+static int check_call(struct exec_call *call, struct error *e)
+{
+    if (exec_request_check(&call->request, e) != 0)
+        return -1;
+    if (call->keep_output_bytes == 0 || call->is_background)
+        return 0;
+    (void)error_set(e, ERR_INVALID_FIELD, "keep_output_bytes is given without background");
+    return error_remedy(e, "Output is kept of commands in the background (\"background\": true).");
+}
+
 static int start(struct exchange *x, struct exec_call *call, const void *data, size_t size,
                  struct error *e)
 {
@@ -334,7 +344,7 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
 
     if (json_parse_object(data, size, &call->tree, e) != 0 ||
         json_read(call->tree, "", fields, sizeof(fields) / sizeof(fields[0]), call, e) != 0 ||
-        exec_request_check(&call->request, e) != 0)
+        check_call(call, e) != 0)
         return -1;
     struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
     if (s == NULL ||

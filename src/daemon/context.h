@@ -7,6 +7,7 @@
 #include <uv.h>
 
 #include "cloche/limits.h"
+#include "daemon/process_table.h"
 #include "daemon/settings.h"
 #include "daemon/template.h"
 
@@ -23,6 +24,7 @@ struct daemon {
     struct shape_set *shapes;
     struct sandbox_table *sandboxes;
     struct server *server;
+    struct process_memory process_memory;
     int snapshots_fd; /* folders of the state directory */
     int scratch_fd;
     int tmp_fd;

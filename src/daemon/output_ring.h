@@ -19,6 +19,12 @@ struct output_ring {
     uint64_t end;   /* offset of the next byte to come */
 };
 
+/* What a ring of so much capacity takes. */
+static inline uint64_t output_ring_bytes(size_t capacity)
+{
+    return capacity + capacity / 8;
+}
+
 /* No memory is taken before the first byte. `capacity_max` is rounded up to a power of two. */
 void output_ring_init(struct output_ring *r, size_t capacity_max);
 void output_ring_fini(struct output_ring *r);

@@ -20,10 +20,55 @@ void process_put(struct process *p)
     if (--p->references > 0)
         return;
     assert(p->exec == NULL && LIST_EMPTY(&p->writers));
+    if (p->memory != NULL)
+        p->memory->bytes -= p->memory_bytes;
     output_ring_fini(&p->ring);
     free(p->stdin_copy);
     free(p->cwd);
     free(p);
+}
+
+/* --- memory -------------------------------------------------------------------------------------
+ */
+
+static uint64_t memory_needed(const struct process *p)
+{
+    size_t capacity = p->state == PROCESS_ENDED ? p->ring.capacity : p->ring.capacity_max;
+
+    return output_ring_bytes(capacity) + (p->stdin_copy != NULL ? p->stdin_size : 0);
+}
+
+/* It needs less now. */
+static void give_memory_back(struct process *p)
+{
+    if (p->memory == NULL)
+        return;
+    p->memory->bytes -= p->memory_bytes - memory_needed(p);
+    p->memory_bytes = memory_needed(p);
+}
+
+static int take_memory(struct process *p, struct process_memory *memory, uint64_t bytes,
+                       struct error *e)
+{
+    if (bytes > PROCESSES_BYTES_MAX - memory->bytes) {
+        (void)error_set(e, ERR_NO_CAPACITY,
+                        "the processes in the background hold too much output and input together");
+        return error_remedy(e, "Remove those that have ended (DELETE .../processes/{pid}), ask for "
+                               "less with keep_output_bytes, or try again later.");
+    }
+    memory->bytes += bytes;
+    p->memory = memory;
+    p->memory_bytes = bytes;
+    return 0;
+}
+
+/* What came with the request is done with, or will never be taken. */
+static void drop_stdin(struct process *p)
+{
+    free(p->stdin_copy);
+    p->stdin_copy = NULL;
+    p->stdin_size = p->stdin_used;
+    give_memory_back(p);
 }
 
 /* --- output -------------------------------------------------------------------------------------
@@ -132,8 +177,7 @@ static void feed_stdin(struct process *p)
             exec_send(p->exec, p->stdin_data + p->stdin_used, p->stdin_size - p->stdin_used);
         if (p->stdin_used < p->stdin_size)
             return;
-        free(p->stdin_copy);
-        p->stdin_copy = NULL;
+        drop_stdin(p);
     }
     if (!p->keeps_stdin && p->is_stdin_open) {
         p->is_stdin_open = false;
@@ -229,6 +273,7 @@ void process_feed_end(struct process *p, const struct exec_result *result)
     p->state = PROCESS_ENDED;
     p->is_stdin_open = false;
     p->ended_real_ns = clock_real_ns();
+    drop_stdin(p);
     process_table_ended(p);
     close_writers(p);
     tell_followers(p);
@@ -312,11 +357,17 @@ static void set_command(struct process *p, const char *command)
     p->command[size] = '\0';
 }
 
-static int copy_stdin(struct process *p, const struct process_spec *spec, struct error *e)
+/* In the background it has nobody's memory but its own. */
+static int keep_own(struct process *p, struct process_memory *memory,
+                    const struct process_spec *spec, struct error *e)
 {
     p->stdin_data = spec->stdin_data;
     p->stdin_size = spec->stdin_size;
-    if (!spec->is_background || spec->stdin_size == 0)
+    if (!spec->is_background)
+        return 0;
+    if (take_memory(p, memory, memory_needed(p) + spec->stdin_size, e) != 0)
+        return -1;
+    if (spec->stdin_size == 0)
         return 0;
     p->stdin_copy = malloc(spec->stdin_size);
     if (p->stdin_copy == NULL)
@@ -344,7 +395,7 @@ int process_start(uv_loop_t *loop, struct process_table *table, struct agent_lin
     p->is_stdin_open = spec->exec.has_stdin;
     p->keeps_stdin = spec->keeps_stdin;
     set_command(p, spec->command);
-    if (copy_stdin(p, spec, e) != 0 ||
+    if (keep_own(p, table->memory, spec, e) != 0 ||
         exec_start(loop, link, &spec->exec, &calls, p, &p->exec, e) != 0) {
         process_put(p);
         return -1;
@@ -372,7 +423,7 @@ void process_signal(struct process *p, enum channel_signal_scope scope, uint32_t
 
 void process_kill_tree(struct process *p)
 {
-    p->stdin_size = p->stdin_used; /* the rest may belong to an owner who goes now */
+    drop_stdin(p); /* the rest may belong to an owner who goes now */
     if (p->source != NULL)
         p->source->kill(p->source_context);
 }

@@ -26,6 +26,7 @@
 #include "json/json_write.h"
 
 struct agent_link;
+struct process_memory;
 struct process_table;
 
 enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_ENDED };
@@ -81,6 +82,8 @@ struct process {
     struct exec *exec;         /* the source, where it takes stdin from us */
     struct exec_result result; /* ENDED */
     struct output_ring ring;
+    struct process_memory *memory; /* where `memory_bytes` are counted; NULL: in the foreground */
+    uint64_t memory_bytes;
     size_t held[EXEC_OUTPUT_COUNT]; /* bytes for which the guest gets no credit yet */
     struct process_followers followers;
     struct process_follower *next_told; /* while they are told news */
@@ -103,7 +106,9 @@ struct process_spec {
 };
 
 /* Starts a command; `*ret_process` is the table's until its end, so follow it at once. Returns 0,
- * or -1 with an error of exec_start(). */
+ * or -1 with an error of exec_start(), or with ERR_NO_CAPACITY where those in the background would
+ * hold more than PROCESSES_BYTES_MAX: each counts with all of its ring while it runs, and with what
+ * the ring has grown to after its end. */
 int process_start(uv_loop_t *loop, struct process_table *table, struct agent_link *link,
                   const struct process_spec *spec, struct process **ret_process, struct error *e)
     __attribute__((warn_unused_result));

@@ -5,9 +5,9 @@
 
 #include "daemon/process.h"
 
-void process_table_init(struct process_table *t)
+void process_table_init(struct process_table *t, struct process_memory *memory)
 {
-    *t = (struct process_table){0};
+    *t = (struct process_table){.memory = memory};
     TAILQ_INIT(&t->list);
     LIST_INIT(&t->sessions);
 }

@@ -9,13 +9,20 @@
 struct process;
 struct session;
 
+/* What the processes in the background of all sandboxes hold: each its output and its input. */
+struct process_memory {
+    uint64_t bytes; /* at most PROCESSES_BYTES_MAX */
+};
+
 struct process_table {
+    struct process_memory *memory;
     TAILQ_HEAD(process_list, process) list; /* in order of their start */
     unsigned ended_count;
     LIST_HEAD(, session) sessions;
 };
 
-void process_table_init(struct process_table *t);
+/* `memory` outlives the table and all its processes. */
+void process_table_init(struct process_table *t, struct process_memory *memory);
 /* Lets go of all; those that still run have to be ended before. */
 void process_table_fini(struct process_table *t);
 

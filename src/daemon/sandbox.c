@@ -309,7 +309,7 @@ struct sandbox *sandbox_create(struct daemon *d, const struct sandbox_params *pa
         free(s);
         return NULL;
     }
-    process_table_init(&s->processes);
+    process_table_init(&s->processes, &d->process_memory);
     make_id(s->id);
     (void)uv_timer_init(&d->loop, &s->timer);
     s->timer.data = s;

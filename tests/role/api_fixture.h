@@ -46,6 +46,7 @@ struct fixture {
     struct server *server;
     struct fake_agent agent;
     struct sandbox sandbox;
+    struct process_memory process_memory;
     struct error create_error; /* not ERR_NONE: making a sandbox fails with it */
     int client_fd;
     const char *headers; /* more lines of each request's head, or NULL */
@@ -109,7 +110,7 @@ static inline void give_agent(struct fixture *f)
     fake_agent_fini(&f->agent);
     int fd = fake_agent_init(&f->agent, &f->loop);
     assert_int_equal(agent_link_new(&f->loop, fd, on_broken, &f->sandbox, &f->sandbox.link, &e), 0);
-    process_table_init(&f->sandbox.processes);
+    process_table_init(&f->sandbox.processes, &f->process_memory);
     f->sandbox.alive = true;
 }
 
