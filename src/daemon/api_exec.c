@@ -258,6 +258,16 @@ static int check_session(const struct exec_call *call, bool exists, struct error
                               "umask, limits) goes with the session's first command.");
 }
 
+static int start_process(struct exchange *x, struct exec_call *call,
+                         const struct exec_request_life *life, struct sandbox *s,
+                         struct process **ret_process, struct error *e)
+{
+    if (exec_request_start(&call->request, life, exchange_loop(x), s, ret_process, e) == 0)
+        return 0;
+    exchange_set_undone(x);
+    return -1;
+}
+
 /* A command in a session, which is made where there is none of that name. */
 static int start_in_session(struct exchange *x, struct exec_call *call, struct sandbox *s,
                             struct error *e)
@@ -278,7 +288,7 @@ static int start_in_session(struct exchange *x, struct exec_call *call, struct s
     life->is_session = life->is_background = life->keeps_stdin = true;
     life->output_bytes_default = UINT64_MAX;
     if (session == NULL &&
-        (exec_request_start(&call->request, life, exchange_loop(x), s, &p, e) != 0 ||
+        (start_process(x, call, life, s, &p, e) != 0 ||
          session_new(exchange_loop(x), table, call->session, p, &session, e) != 0))
         return -1;
     if (session_run(session, &command, &p, e) != 0)
@@ -297,7 +307,7 @@ static int run(struct exchange *x, struct exec_call *call, struct error *e)
         return -1;
     if (call->session != NULL)
         return start_in_session(x, call, s, e);
-    if (exec_request_start(&call->request, &call->life, exchange_loop(x), s, &p, e) != 0)
+    if (start_process(x, call, &call->life, s, &p, e) != 0)
         return -1;
     return begin_reply(x, call, p, e);
 }
@@ -308,10 +318,12 @@ static void on_changes_ready(void *arg, const struct error *why)
     struct exchange *x = arg;
     struct error e = ERROR_INIT;
 
-    if (why != NULL)
+    if (why != NULL) {
+        exchange_set_undone(x);
         exchange_reply_error(x, why);
-    else if (run(x, exchange_user(x), &e) != 0)
+    } else if (run(x, exchange_user(x), &e) != 0) {
         exchange_reply_error(x, &e);
+    }
 }
 
 static int start_with_changes(struct exchange *x, struct exec_call *call, struct sandbox *s,

@@ -120,6 +120,10 @@ void exchange_read_stream(struct exchange *x, uint64_t size_max,
 void exchange_pause(struct exchange *x);
 void exchange_resume(struct exchange *x);
 
+/* Nothing of the request was done, and its reply will say so: with the same Idempotency-Key it may
+ * come again, whatever the reply's status. */
+void exchange_set_undone(struct exchange *x);
+
 /* -- The reply. Exactly one: finished by a exchange_reply*, exchange_end or exchange_abort. */
 
 /* Adds a header to the reply; before it starts. The ones that frame the message, Content-Type and

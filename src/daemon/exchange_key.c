@@ -73,6 +73,11 @@ void exchange_key_claim(struct exchange *x)
         x->match.route->handler(x);
 }
 
+void exchange_set_undone(struct exchange *x)
+{
+    x->undone = true;
+}
+
 /* The end of the claim. */
 static struct idempotency_entry *take_claim(struct exchange *x)
 {
@@ -88,7 +93,7 @@ static void give_up_claim(struct exchange *x)
 {
     struct server *s = x->connection->server;
 
-    if (x->match.route->key == ROUTE_ONCE)
+    if (x->match.route->key == ROUTE_ONCE && !x->undone)
         idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_BROKEN_OFF);
     else
         idempotency_forget(s->keys, take_claim(x));

@@ -41,6 +41,7 @@ struct exchange {
     const char *key;                 /* Idempotency-Key, on a route that has it */
     SHA2_CTX sha256;                 /* READER_AHEAD: of what is asked for */
     struct idempotency_entry *claim; /* from the body's end to the reply */
+    bool undone;                     /* the handler has left nothing behind */
     uint64_t timeout_ms;             /* Request-Timeout; 0: none */
     bool late;                       /* it is over: nothing from the handler counts any more */
 

@@ -125,6 +125,24 @@ static void test_background_whose_client_vanished(void **state)
     cJSON_Delete(tree);
 }
 
+/* A refusal that may pass by itself does not use its key up. */
+static void test_exec_without_room_is_done_later(void **state)
+{
+    static const char body[] = "{\"shell\":\"work\",\"background\":true}";
+    struct fixture *f = *state;
+
+    f->headers = KEY;
+    f->process_memory.bytes = PROCESSES_BYTES_MAX;
+    for (unsigned i = 0; i < 2; i++) {
+        request_json(f, EXEC, NULL, body);
+        expect_error(f, 503, "no_capacity", "background");
+    }
+    f->process_memory.bytes = 0;
+    request_json(f, EXEC, NULL, body);
+    fake_exec_info(&f->agent, take_open(f), 12);
+    cJSON_Delete(reply_json(f, 201));
+}
+
 static void test_run_is_undone_and_done_anew(void **state)
 {
     static const char body[] = "{\"shell\":\"work\"}";
@@ -235,6 +253,7 @@ int main(void)
         API_TEST(test_exec_that_was_not_started),
         API_TEST(test_exec_whose_client_vanished),
         API_TEST(test_background_whose_client_vanished),
+        API_TEST(test_exec_without_room_is_done_later),
         API_TEST(test_run_is_undone_and_done_anew),
         API_TEST(test_run_that_is_refused_keeps_nothing),
         API_TEST(test_deadline_kills_the_command),
