@@ -135,7 +135,12 @@ static void reply_entries(struct file_call *c, uint32_t flags, enum file_names n
     else
         json_put_null(&w, "next");
     json_end_object(&w);
-    exchange_reply_written(c->exchange, 200, &w);
+    if (exchange_hold(c->exchange, body.size, &e) == 0) {
+        exchange_reply_written(c->exchange, 200, &w);
+        return;
+    }
+    buffer_fini(&body);
+    exchange_reply_error(c->exchange, &e);
 }
 
 static void on_list_done(struct file_call *c, uint32_t flags)

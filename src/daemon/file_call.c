@@ -1,5 +1,6 @@
 #include "daemon/file_call.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,10 +97,15 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
     struct error e = ERROR_INIT;
 
     guest_file_consume(c->file, size);
-    if (buffer_append(&c->records, data, size) == 0)
+    bool has_room = exchange_hold(c->exchange, size, &e) == 0;
+    if (has_room && buffer_append(&c->records, data, size) == 0)
         return;
     guest_file_abandon(c->file);
     c->file = NULL;
+    if (!has_room) {
+        exchange_reply_error(c->exchange, &e);
+        return;
+    }
     (void)error_set(&e, ERR_BAD_REQUEST, "more about files than it may say");
     file_call_accuse(c, &e);
 }

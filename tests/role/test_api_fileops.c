@@ -3,6 +3,8 @@
 
 #include <sys/stat.h>
 
+#include "daemon/server_private.h"
+
 #define FILES "/v1/sandboxes/sb_1/files"
 
 /* --- the agent's side ---------------------------------------------------------------------------
@@ -243,6 +245,39 @@ static void test_endless_records(void **state)
     assert_true(sent > FILE_RECORDS_BYTES_MAX);
 }
 
+/* What comes and what is made of it count among the bytes of all replies. */
+static void test_replies_are_bounded(void **state)
+{
+    static const char *const names[] = {"a", "b", NULL};
+    static const uint64_t lefts[] = {0, 100, 250};
+    struct fixture *f = *state;
+    uint32_t s;
+
+    for (size_t i = 0; i < sizeof(lefts) / sizeof(lefts[0]); i++) {
+        const uint64_t others = HTTP_REPLIES_BYTES_MAX - lefts[i];
+
+        f->server->gathered_bytes = others;
+        get(f, FILES "/list?path=/d");
+        (void)take_request(f, CHANNEL_OP_LIST, &s);
+        serve_names(f, s, names, 0);
+        expect_error(f, 503, "no_capacity", "replies");
+        fd_close(&f->client_fd);
+        fake_spin(&f->agent);
+        assert_int_equal(f->server->gathered_bytes, others);
+        while (fake_recv(&f->agent, &f->frame))
+            continue;
+    }
+    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX - 1000;
+    get(f, FILES "/list?path=/d");
+    (void)take_request(f, CHANNEL_OP_LIST, &s);
+    serve_names(f, s, names, 0);
+    cJSON_Delete(reply_json(f, 200));
+    fd_close(&f->client_fd);
+    fake_spin(&f->agent);
+    f->server->gathered_bytes -= HTTP_REPLIES_BYTES_MAX - 1000;
+    assert_int_equal(f->server->gathered_bytes, 0);
+}
+
 static void test_bad_queries(void **state)
 {
     static const struct {
@@ -404,6 +439,7 @@ int main(void)
         API_TEST(test_search),
         API_TEST(test_hostile_records),
         API_TEST(test_endless_records),
+        API_TEST(test_replies_are_bounded),
         API_TEST(test_bad_queries),
         API_TEST(test_changes),
         API_TEST(test_remove),
