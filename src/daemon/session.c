@@ -262,9 +262,11 @@ static void command_kill(void *context)
 
 static void send_input(struct session *s)
 {
-    if (s->writer.process != NULL)
-        buffer_consume(&s->input,
-                       process_write(&s->writer, buffer_bytes(&s->input), s->input.size));
+    if (s->writer.process == NULL || s->input.size == 0)
+        return;
+    buffer_consume(&s->input, process_write(&s->writer, buffer_bytes(&s->input), s->input.size));
+    if (s->input.size == 0)
+        buffer_fini(&s->input); /* most sessions are idle most of the time */
 }
 
 static void on_shell_writable(struct process_writer *w)
