@@ -98,12 +98,17 @@ static void end_command(struct session *s, struct exec_result *result)
 /* The shell has ended, and with it the session; a command that ran ends as the shell did. */
 static void end_session(struct session *s)
 {
-    struct exec_result result = s->shell.process->result;
+    const struct exec_result *shell = &s->shell.process->result;
+    /* Not its usage, which is that of all commands. */
+    struct exec_result result = {.end = shell->end,
+                                 .exit_code = shell->exit_code,
+                                 .signal = shell->signal,
+                                 .error = shell->error,
+                                 .ends_session = true};
 
     s->is_over = true;
     process_write_end(&s->writer, false);
     process_unfollow(&s->shell);
-    result.ends_session = true;
     if (s->command != NULL)
         end_command(s, &result);
     uv_close((uv_handle_t *)&s->timer, on_handle_closed);

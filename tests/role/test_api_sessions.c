@@ -170,6 +170,11 @@ static void test_the_shell_ends(void **state)
     assert_int_equal(json_number(tree, "exit_code"), 7);
     assert_string_equal(json_text(tree, "stdout"), "bye");
     assert_true(cJSON_IsTrue(cJSON_GetObjectItem(tree, "session_ended")));
+    /* What the shell used since its start is not the command's. */
+    const cJSON *usage = cJSON_GetObjectItem(tree, "usage");
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(usage, "user_ms")));
+    assert_int_equal(json_number(usage, "stdin_bytes"), 0);
+    assert_int_equal(json_number(usage, "stdout_bytes"), 3);
     cJSON_Delete(tree);
 
     begin(f, &s, "a new one");
