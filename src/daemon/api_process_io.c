@@ -4,7 +4,6 @@
  * pace of the slower side.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
@@ -12,20 +11,6 @@
 #include "daemon/exchange.h"
 #include "daemon/exec_reply.h"
 #include "daemon/process.h"
-
-/* "true" or "false"; absent: `absent`. */
-static int parse_bool(struct exchange *x, const char *name, bool absent, bool *ret_value,
-                      struct error *e)
-{
-    const char *text = exchange_query(x, name);
-
-    if (text == NULL || strcmp(text, "true") == 0 || strcmp(text, "false") == 0) {
-        *ret_value = text == NULL ? absent : text[0] == 't';
-        return 0;
-    }
-    (void)error_set(e, ERR_INVALID_FIELD, "%s is \"%.40s\"", name, text);
-    return error_remedy(e, "Give true or false.");
-}
 
 /* --- stdin --------------------------------------------------------------------------------------
  */
@@ -138,7 +123,7 @@ void api_process_stdin(struct exchange *x)
     struct process *p = api_process_find(x, query, &e);
     struct input *in = NULL;
 
-    if (p != NULL && parse_bool(x, "close", false, &closes, &e) == 0 &&
+    if (p != NULL && exchange_query_bool(x, "close", &closes, &e) == 0 &&
         (in = calloc(1, sizeof(*in))) == NULL)
         (void)error_set(&e, ERR_INTERNAL, "out of memory");
     if (in != NULL && process_write_begin(p, &in->writer, &e) != 0) {
@@ -238,7 +223,7 @@ void api_process_output(struct exchange *x)
     struct error e = ERROR_INIT;
     struct process *p = api_process_find(x, query, &e);
 
-    if (p == NULL || parse_bool(x, "follow", false, &spec.follows, &e) != 0 ||
+    if (p == NULL || exchange_query_bool(x, "follow", &spec.follows, &e) != 0 ||
         parse_from(x, p, &spec.from, &e) != 0 || exec_reply_start(&spec, p, &reply, &e) != 0) {
         exchange_reply_error(x, &e);
         return;

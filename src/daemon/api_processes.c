@@ -1,7 +1,6 @@
 /* /v1/sandboxes/{id}/processes: the commands of a sandbox; list, inspect, wait, signal, remove. */
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/buffer.h"
 #include "daemon/api.h"
@@ -146,31 +145,15 @@ static int begin_wait(struct exchange *x, struct process *p, struct wait **ret_w
     return 0;
 }
 
-/* A decimal number of milliseconds from the query; absent: 0. */
-static int parse_wait(const char *text, uint64_t *ret_ms, struct error *e)
-{
-    char *end = NULL;
-    unsigned long long ms = text == NULL ? 0 : strtoull(text, &end, 10);
-
-    if (text != NULL &&
-        (text[0] < '0' || text[0] > '9' || *end != '\0' || ms > PROCESS_WAIT_MS_MAX)) {
-        (void)error_set(e, ERR_INVALID_FIELD, "wait_ms is \"%.40s\"", text);
-        return error_remedy(e, "Give milliseconds from 0 to %u; ask again for longer.",
-                            PROCESS_WAIT_MS_MAX);
-    }
-    *ret_ms = ms;
-    return 0;
-}
-
 void api_process_get(struct exchange *x)
 {
     static const char *const query[] = {"wait_ms", NULL};
     struct wait *wait = NULL;
     struct error e = ERROR_INIT;
-    uint64_t wait_ms = 0;
+    uint32_t wait_ms = 0;
     struct process *p = api_process_find(x, query, &e);
 
-    if (p == NULL || parse_wait(exchange_query(x, "wait_ms"), &wait_ms, &e) != 0)
+    if (p == NULL || exchange_query_number(x, "wait_ms", 0, PROCESS_WAIT_MS_MAX, &wait_ms, &e) != 0)
         exchange_reply_error(x, &e);
     else if (wait_ms == 0 || p->state == PROCESS_ENDED)
         reply_process(x, p);
