@@ -121,12 +121,16 @@ static int grow(struct output_ring *r, size_t size)
     for (uint64_t at = r->start; at < r->end;) {
         size_t left = (size_t)(r->end - at);
         size_t piece = min_size(left, r->capacity - ((size_t)at & (r->capacity - 1)));
-        size_t run = lane_run(r, at, piece);
 
-        copy_in(&larger, at, r->bytes + ((size_t)at & (r->capacity - 1)), run);
-        put_lanes(&larger, at, run, lane_at(r, at));
-        at += run;
+        copy_in(&larger, at, r->bytes + ((size_t)at & (r->capacity - 1)), piece);
+        at += piece;
     }
+    /* Eight bytes' bits at once, however the guest mixes its outputs; bits of no byte do not count.
+     */
+    uint64_t first = r->start < r->end ? r->start - r->start % 8 : r->end;
+    for (uint64_t at = first; at < r->end; at += 8)
+        larger.lanes[((size_t)at & (larger.capacity - 1)) / 8] =
+            r->lanes[((size_t)at & (r->capacity - 1)) / 8];
     free(r->bytes);
     free(r->lanes);
     *r = larger;
