@@ -111,9 +111,9 @@ static void open_stream(struct agent_link *link, struct owner *o, enum channel_o
                                           .cwd = "/",
                                           .argv = argv,
                                           .env = env};
-    int rc = op == CHANNEL_OP_EXEC   ? agent_request_exec(&request, &command, &e)
-             : op == CHANNEL_OP_READ ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
-             : op == CHANNEL_OP_LIST ? agent_request_list(&request, 9, "", "/a", &e)
+    int rc = op == CHANNEL_OP_EXEC      ? agent_request_exec(&request, &command, &e)
+             : op == CHANNEL_OP_READ    ? agent_request_read(&request, 0, UINT64_MAX, "/a", &e)
+             : op == CHANNEL_OP_LIST    ? agent_request_list(&request, 9, "", "/a", &e)
              : op == CHANNEL_OP_TREE_IN ? agent_request_tree(&request, op, "/a", &e)
                                         : agent_request_write(&request, 0644, "/a", &e);
 
