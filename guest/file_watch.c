@@ -269,7 +269,7 @@ static int event_step(struct file_watch *f, struct records *r)
             break;
         }
     }
-    if (f->moved_ns != 0 && begin_ns - f->moved_ns >= MOVE_WAIT_NS && records_have_room(r))
+    if (f->moved_ns != 0 && clock_mono_ns() - f->moved_ns >= MOVE_WAIT_NS && records_have_room(r))
         end_move(f, r);
     return 0;
 }

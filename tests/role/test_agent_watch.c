@@ -177,6 +177,36 @@ static void test_tree(void **state)
     stop_watch(f);
 }
 
+/* A step of the agent's ends between the halves of a move: the first one has it forget many
+ * watches, which takes longer than a step may. */
+static void test_move_over_two_steps(void **state)
+{
+    struct fixture *f = *state;
+    char line[512];
+
+    assert_int_equal(mkdir(in_dir(f, "t"), 0755), 0);
+    assert_int_equal(mkdir(in_dir(f, "t/big"), 0755), 0);
+    for (unsigned i = 0; i < FILE_WATCHES_MAX - 2; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof(name), "t/big/%u", i);
+        assert_int_equal(mkdir(in_dir(f, name), 0755), 0);
+    }
+    put_file(in_dir(f, "t/a"), "");
+    wait_start(f, in_dir(f, "t"), CHANNEL_WATCH_TREE);
+    stop_agent(f);
+    assert_int_equal(rename(in_dir(f, "t/big"), in_dir(f, "big")), 0);
+    assert_int_equal(rename(in_dir(f, "t/a"), in_dir(f, "t/b")), 0);
+    continue_agent(f);
+    expect("deleted", "t/big", true);
+    (void)snprintf(
+        line, sizeof(line),
+        "{\"type\":\"moved\",\"path\":\"%s/t/b\",\"from\":\"%s/t/a\",\"directory\":false}", f->dir,
+        f->dir);
+    assert_string_equal(next_line(), line);
+    stop_watch(f);
+}
+
 static void test_end_with_the_directory(void **state)
 {
     struct fixture *f = *state;
@@ -258,8 +288,11 @@ static void test_many_directories(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FILE_TEST(test_one_directory),          FILE_TEST(test_tree),
-        FILE_TEST(test_end_with_the_directory), FILE_TEST(test_overflow),
+        FILE_TEST(test_one_directory),
+        FILE_TEST(test_tree),
+        FILE_TEST(test_move_over_two_steps),
+        FILE_TEST(test_end_with_the_directory),
+        FILE_TEST(test_overflow),
         FILE_TEST(test_many_directories),
     };
 
