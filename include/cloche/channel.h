@@ -11,8 +11,10 @@
  *   host -> guest   OPEN (request; split over several OPEN frames, all but the last with lane 1),
  *                   then DATA and EOF on lane 0, CREDIT, SIGNAL, RESIZE; RESET at any time
  *   guest -> host   INFO once when the request has started, DATA/EOF/CREDIT, and END, always the
- *                   last frame of the stream, also after RESET. After END the number is dead;
- * frames for it that are still under way from the host are ignored by the agent.
+ *                   last frame of the stream, also after RESET
+ *
+ * After END the number is dead; frames for it that are still under way from the host are ignored by
+ * the agent.
  *
  * Flow control is per stream and lane: each side may send CHANNEL_WINDOW_BYTES of DATA on a lane,
  * and more as CREDIT frames (payload: u32 bytes) grant it. To send past the credit is a protocol
@@ -97,7 +99,7 @@ enum channel_signal_scope {
  *          lane 0: events in place of records (CREATED, MODIFIED, DELETED), in no order, for what
  *          differs from that state. Only what is on the sandbox's own disk: the root and /tmp.
  *
- *   These six:                                  INFO: nothing
+ *   All from STAT on:                           INFO: nothing
  *          records as DATA and EOF on lane 0    END: u64 bytes sent, u32 flags
  *                                                    (enum channel_end_flag)
  *
