@@ -10,8 +10,8 @@
 #include "cli/places.h"
 
 static const struct command *const commands[] = {
-    &command_run, &command_exec, &command_shell, &command_logs, &command_input,  &command_kill,
-    &command_ps,  &command_rm,   &command_cp,    &command_info, &command_doctor,
+    &command_run,  &command_create, &command_exec, &command_shell, &command_logs, &command_input,
+    &command_kill, &command_ps,     &command_rm,   &command_cp,    &command_info, &command_doctor,
 };
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

@@ -18,8 +18,8 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv, struct error *e);
 };
 
-extern const struct command command_run, command_exec, command_shell, command_logs, command_input,
-    command_kill, command_ps, command_rm, command_cp, command_info, command_doctor;
+extern const struct command command_run, command_create, command_exec, command_shell, command_logs,
+    command_input, command_kill, command_ps, command_rm, command_cp, command_info, command_doctor;
 
 /* The socket that a command talks to: `option` where given, else $CLOCHE_SOCKET, else the default.
  */

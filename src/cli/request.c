@@ -25,6 +25,24 @@ int request_too_large(struct error *e, const char *what)
                            "the command read that.");
 }
 
+void request_put_shape(struct json_writer *w, const struct request_shape *shape)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {{"vcpus", shape->vcpus},
+                   {"mem_mib", shape->mem_mib},
+                   {"disk_mib", shape->disk_mib},
+                   {"timeout_s", shape->timeout_s}};
+
+    if (shape->template != NULL)
+        json_put_text(w, "template", shape->template);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (numbers[i].value > 0)
+            json_put_int(w, numbers[i].name, (int64_t)numbers[i].value);
+    }
+}
+
 /* Waits until standard input has something to say, or has ended. */
 static int wait_for_stdin(struct progress *progress, uint64_t start_ns, struct error *e)
 {

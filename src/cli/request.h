@@ -1,4 +1,5 @@
-/* The JSON bodies of POST .../exec and POST /v1/run, from what the command line says. */
+/* The JSON bodies of POST /v1/sandboxes, POST .../exec and POST /v1/run, from what the command line
+ * says. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,6 +21,16 @@ struct request_command {
     const char *umask;                /* NULL: the template's */
     uint64_t timeout_ms;              /* 0: none of its own */
 };
+
+/* What a new sandbox is to be; NULL or 0: the daemon's default. */
+struct request_shape {
+    const char *template;
+    uint64_t vcpus, mem_mib, disk_mib;
+    uint64_t timeout_s; /* of the sandbox's life */
+};
+
+/* Puts those fields that are set into an open object. */
+void request_put_shape(struct json_writer *w, const struct request_shape *shape);
 
 /*
  * Reads standard input into `ret_input` where it is not a terminal. Waits for its end, telling so

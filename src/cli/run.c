@@ -22,9 +22,9 @@
 
 struct run_arguments {
     const char *socket;
-    const char *template;
     const char *cwd;
-    uint64_t vcpus, mem_mib, disk_mib, timeout_s;
+    struct request_shape shape;
+    uint64_t timeout_s; /* of the command */
     struct argument_items env;
     struct argument_items files;
     struct argument_items collect;
@@ -110,19 +110,13 @@ static int split_paths(const struct argument_items *items, bool local_first,
 
 static void put_shape(struct json_writer *w, const struct run_arguments *a)
 {
-    if (a->template != NULL)
-        json_put_text(w, "template", a->template);
-    if (a->vcpus > 0)
-        json_put_int(w, "vcpus", (int64_t)a->vcpus);
-    if (a->mem_mib > 0)
-        json_put_int(w, "mem_mib", (int64_t)a->mem_mib);
-    if (a->disk_mib > 0)
-        json_put_int(w, "disk_mib", (int64_t)a->disk_mib);
-    if (a->timeout_s > 0) {
-        uint64_t life_s = a->timeout_s + TIMEOUT_MARGIN_S;
-        json_put_int(w, "timeout_s",
-                     (int64_t)(life_s < SANDBOX_TIMEOUT_S_MAX ? life_s : SANDBOX_TIMEOUT_S_MAX));
-    }
+    struct request_shape shape = a->shape;
+
+    if (a->timeout_s > 0)
+        shape.timeout_s = a->timeout_s + TIMEOUT_MARGIN_S < SANDBOX_TIMEOUT_S_MAX
+                              ? a->timeout_s + TIMEOUT_MARGIN_S
+                              : SANDBOX_TIMEOUT_S_MAX;
+    request_put_shape(w, &shape);
 }
 
 static int put_body(struct buffer *body, const struct run_arguments *a,
@@ -230,22 +224,22 @@ static int run_run(const struct command *command, int argc, char **argv, struct 
 {
     static struct run_arguments a;
     const struct argument_option options[] = {
-        {.name = "template", .value = "NAME", .text = &a.template, .help = "what to run in"},
+        {.name = "template", .value = "NAME", .text = &a.shape.template, .help = "what to run in"},
         {.name = "vcpus",
          .value = "N",
-         .number = &a.vcpus,
+         .number = &a.shape.vcpus,
          .number_min = 1,
          .number_max = SANDBOX_VCPUS_MAX,
          .help = "virtual CPUs"},
         {.name = "mem",
          .value = "MIB",
-         .number = &a.mem_mib,
+         .number = &a.shape.mem_mib,
          .number_min = SANDBOX_MEM_MIB_MIN,
          .number_max = SANDBOX_MEM_MIB_MAX,
          .help = "memory"},
         {.name = "disk",
          .value = "MIB",
-         .number = &a.disk_mib,
+         .number = &a.shape.disk_mib,
          .number_min = SANDBOX_DISK_MIB_MIN,
          .number_max = SANDBOX_DISK_MIB_MAX,
          .help = "scratch disk"},

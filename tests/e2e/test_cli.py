@@ -84,6 +84,18 @@ class CliTest(DaemonTest):
         self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 0)
         self.assertEqual(self.daemon.cli("rm", sandbox.id).returncode, 125)
 
+    def test_create(self):
+        done = self.daemon.cli("create", "--template", "base", "--timeout", "77")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        box = done.stdout.decode().strip()
+        self.assertEqual(self.client.get(box).described["timeout_s"], 77)
+        self.assertEqual(self.daemon.cli("exec", box, "--", "echo", "hi").stdout, b"hi\n")
+        self.assertEqual(self.daemon.cli("rm", box).stdout, done.stdout)
+        done = self.daemon.cli("create", "--template", "nope")
+        self.assertEqual((done.returncode, done.stdout), (125, b""))
+        self.assertIn(b"nope", done.stderr)
+        self.assertEqual(self.daemon.cli("create", "extra").returncode, 2)
+
     def test_exec_passes_input_on_as_it_comes(self):
         with self.client.create() as sandbox:
             process = subprocess.Popen(
