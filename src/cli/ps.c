@@ -141,16 +141,29 @@ static int take_page(struct ps_arguments *a, char *next, size_t next_size, struc
     return 0;
 }
 
+/* What kind of process: in the background are also terminals, and the shells of sessions. */
+static const char *kind_of(const cJSON *p)
+{
+    if (cJSON_GetObjectItemCaseSensitive(p, "session") != NULL)
+        return "session";
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "terminal")))
+        return "terminal";
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "background")) ? "background"
+                                                                           : "foreground";
+}
+
 static void print_process(const cJSON *p)
 {
     char age[32];
 
     format_distance(text_of(p, "started_at"), false, age, sizeof(age));
-    printf("%-7d %-9s %-10s %-12s ", number_of(p, "pid"), text_of(p, "state"),
-           cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "background")) ? "background"
-                                                                           : "foreground",
-           age);
+    printf("%-7d %-9s %-10s %-12s ", number_of(p, "pid"), text_of(p, "state"), kind_of(p), age);
     print_plain(text_of(p, "command"));
+    if (cJSON_GetObjectItemCaseSensitive(p, "session") != NULL) {
+        printf(" (");
+        print_plain(text_of(p, "session"));
+        printf(")");
+    }
     printf("\n");
 }
 
@@ -168,7 +181,7 @@ static int list_processes(const struct ps_arguments *a, const char *id, struct e
     if (result != 0)
         return -1;
     if (!a->json && !a->quiet)
-        printf("%-7s %-9s %-10s %-12s %s\n", "PID", "STATE", "WHERE", "AGE", "COMMAND");
+        printf("%-7s %-9s %-10s %-12s %s\n", "PID", "STATE", "KIND", "AGE", "COMMAND");
     cJSON_ArrayForEach (p, cJSON_GetObjectItemCaseSensitive(reply, "processes")) {
         if (a->json && print_json(p) != 0)
             return error_set(e, ERR_INTERNAL, "out of memory");

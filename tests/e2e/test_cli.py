@@ -156,6 +156,7 @@ class CliTest(DaemonTest):
             done = self.daemon.cli("exec", sandbox.id, "--session", "a", "--",
                                    "pwd; echo $X; (exit 4)")
             self.assertEqual((done.returncode, done.stdout), (4, b"/tmp\n1\n"))
+            self.assertRegex(self.daemon.cli("ps", sandbox.id).stdout, rb"session .*\(a\)\n")
 
     def test_interrupt_kills_the_command(self):
         with self.client.create() as sandbox:
