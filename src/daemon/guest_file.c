@@ -32,7 +32,8 @@ static const struct {
     const char *remedy;
 } meanings[] = {
     {EEXIST, ERR_FILE_EXISTS, "Choose another path, or remove what is there first."},
-    {ENOTEMPTY, ERR_DIRECTORY_NOT_EMPTY, "Add recursive=true to remove all that is in it, too."},
+    {ENOTEMPTY, ERR_DIRECTORY_NOT_EMPTY,
+     "Remove what is in it first; DELETE does so with recursive=true."},
     {EMFILE, ERR_TOO_MANY, "End other watches and commands, or watch fewer directories."},
     {EBUSY, ERR_FILE_REFUSED, "That is a mount point, or in use."},
     {EPERM, ERR_FILE_REFUSED, "The sandbox's kernel does not let anyone do that."},

@@ -74,7 +74,7 @@ struct process *process_table_find(struct process_table *t, const char *pid, str
         }
     }
     (void)error_set(e, ERR_PROCESS_NOT_FOUND, "the sandbox has no process %.40s", pid);
-    (void)error_remedy(e, "GET .../processes lists them; one in the foreground is gone when it "
-                          "has ended.");
+    (void)error_remedy(e, "GET .../processes (`cloche ps ID`) lists them; one in the foreground "
+                          "is gone when it has ended.");
     return NULL;
 }

@@ -147,7 +147,7 @@ struct sandbox *sandbox_find(struct daemon *d, const char *id, struct error *e)
         }
     }
     (void)error_set(e, ERR_SANDBOX_NOT_FOUND, "there is no sandbox %.40s", id);
-    (void)error_remedy(e, "GET /v1/sandboxes lists those that run");
+    (void)error_remedy(e, "GET /v1/sandboxes (`cloche ps`) lists those that run.");
     return NULL;
 }
 
