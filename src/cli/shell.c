@@ -271,6 +271,8 @@ const struct command command_shell = {
         "what they mean there. Enter ~ . detaches: the command goes on, and --attach comes back\n"
         "to it with what it wrote meanwhile. Exits as the command did, like `cloche exec`.\n"
         "\n"
+        "`cloche create` makes a sandbox, `cloche ps ID` lists the terminals in one.\n"
+        "\n"
         "  cloche shell sb_...\n"
         "  cloche shell sb_... --user nobody -- python3\n"
         "  cloche shell sb_... --attach 63\n",
