@@ -77,7 +77,7 @@ class TreesTest(DaemonTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.sandbox = cls.client.create(template="base")
+        cls.sandbox = cls.client.create(template="base", timeout_s=3600)
         folder = tempfile.TemporaryDirectory(prefix="cloche-trees-")
         cls.addClassCleanup(folder.cleanup)
         cls.dir = folder.name
@@ -230,8 +230,11 @@ class TreesTest(DaemonTest):
                                 "behind its end")
 
     def test_a_full_disk(self):
-        with self.client.create(template="base", disk_mib=16) as box:
-            names = [(f"f{i}", tarfile.REGTYPE, bytes(1 << 20)) for i in range(24)]
+        with self.client.create(template="base") as box:
+            filled = box.exec(shell="fallocate -l $(($(stat -f -c '%a*%S' /workspace) - 2097152)) "
+                                    "/workspace/fill")
+            self.assertTrue(filled.ok, filled.stderr)
+            names = [(f"f{i}", tarfile.REGTYPE, bytes(1 << 20)) for i in range(4)]
             status, reply, _ = self.daemon.request("PUT", self.url("/workspace/full", box),
                                                    archive_of(*names))
             self.assertEqual((status, reply["error"]["code"]), (507, "disk_full"), reply)
