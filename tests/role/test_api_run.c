@@ -192,6 +192,35 @@ static void test_file_that_cannot_be_held(void **state)
     f->server->gathered_bytes = 0;
 }
 
+/* The first to hear of output ends the sandbox, while others are yet to be told of it. */
+static void test_an_end_in_the_middle_of_news(void **state)
+{
+    struct fixture *f = *state;
+    int fds[3];
+
+    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX;
+    request_json(f, "/v1/run", NULL, "{\"shell\":\"x\"}");
+    uint32_t s = take_open(f);
+    fake_exec_info(&f->agent, s, 9);
+    for (unsigned i = 0; i < 3; i++) {
+        fds[i] = f->client_fd;
+        f->client_fd = -1;
+        request(f, "GET", "/v1/sandboxes/sb_1/processes/9?wait_ms=600000", NULL, "", 0);
+    }
+    fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "more than there is room for", 27);
+    for (unsigned i = 0; i <= 3; i++) {
+        if (i == 3)
+            expect_error(f, 503, "no_capacity", "the replies under way");
+        else
+            cJSON_Delete(reply_json(f, 200));
+        fd_close(&f->client_fd);
+        buffer_consume(&f->reply, f->reply.size);
+        f->client_fd = i < 3 ? fds[2 - i] : -1;
+    }
+    expect_destroyed(f);
+    f->server->gathered_bytes = 0;
+}
+
 static void test_failures_destroy_the_sandbox(void **state)
 {
     struct fixture *f = *state;
@@ -324,6 +353,7 @@ int main(void)
         API_TEST(test_streamed_run),
         API_TEST(test_streamed_large_file),
         API_TEST(test_file_that_cannot_be_held),
+        API_TEST(test_an_end_in_the_middle_of_news),
         API_TEST(test_failures_destroy_the_sandbox),
         API_TEST(test_file_that_does_not_fit),
         API_TEST(test_lost_sandbox),
