@@ -153,7 +153,7 @@ static void finish(struct exchange *x, const struct exec_result *result)
     if (out.size == 0) {
         (void)error_set(&e, ERR_INTERNAL, "out of memory for the reply");
         exchange_reply_error(x, &e);
-    } else if (!exchange_started(x) && exchange_hold(x, out.size, &e) != 0) {
+    } else if (exchange_hold(x, out.size, &e) != 0) {
         exchange_reply_error(x, &e);
     } else if (!exchange_started(x)) {
         exchange_reply_buffer(x, 200, "application/json", &out);
@@ -180,8 +180,12 @@ static void on_changes_told(void *arg)
 {
     struct exchange *x = arg;
     struct exec_call *call = exchange_user(x);
+    struct error e = ERROR_INIT;
 
-    finish(x, &call->result);
+    if (exchange_hold(x, exec_changes_bytes(call->changes), &e) != 0)
+        exchange_reply_error(x, &e);
+    else
+        finish(x, &call->result);
 }
 
 /* The reply to a command in the background: that it runs. */

@@ -77,7 +77,7 @@ static void finish(struct exec *x, struct exec_result *result)
 {
     result->wall_ns = clock_mono_ns() - x->started_ns;
     result->first_output_ns = x->first_output_ns;
-    result->truncated = x->is_cut && (x->cut == EXEC_OUTPUT_LIMIT || x->cut == EXEC_SIGNALED);
+    result->truncated = x->is_cut; /* a reset drops what is still in the pipes */
     result->stdin_bytes = x->stdin_bytes;
     memcpy(result->output_bytes, x->output_bytes, sizeof(result->output_bytes));
     retire(x);

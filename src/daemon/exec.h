@@ -60,7 +60,7 @@ struct exec_result {
     enum exec_end end;
     int32_t exit_code; /* EXITED */
     int32_t signal;    /* SIGNALED */
-    bool truncated;    /* output was thrown away: beyond output_bytes_max, or after a kill */
+    bool truncated;    /* output may be missing: past output_bytes_max, or as it was killed */
     bool has_guest_usage;
     uint64_t stdin_bytes;                       /* given to the guest */
     uint64_t output_bytes[EXEC_OUTPUT_COUNT];   /* taken from it */

@@ -78,6 +78,7 @@ static void on_end(void *arg, const struct error *why, const struct agent_end *e
             agent_link_accuse(c->link, e.message);
         why = &e;
     }
+    buffer_fini(&c->events);
     if (why == NULL && c->is_asked) {
         c->is_whole = true;
         c->is_more = (end->flags & CHANNEL_END_MORE) != 0;
@@ -133,6 +134,11 @@ void exec_changes_put(const struct exec_changes *c, struct json_writer *w)
         json_put_made(w, buffer_bytes(&c->objects), c->objects.size - 1);
     json_end_array(w);
     json_put_bool(w, "changes_truncated", c->is_more);
+}
+
+size_t exec_changes_bytes(const struct exec_changes *c)
+{
+    return c->objects.size;
 }
 
 void exec_changes_free(struct exec_changes *c)

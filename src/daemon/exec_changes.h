@@ -35,5 +35,8 @@ bool exec_changes_ask(struct exec_changes *c) __attribute__((warn_unused_result)
 /* Writes "changes" (an array, or null after a failure) and "changes_truncated" into an object. */
 void exec_changes_put(const struct exec_changes *c, struct json_writer *w);
 
+/* How much memory what was told takes. */
+size_t exec_changes_bytes(const struct exec_changes *c);
+
 /* No more calls. Accepts NULL. */
 void exec_changes_free(struct exec_changes *c);

@@ -87,7 +87,7 @@ static void end_command(struct session *s, struct exec_result *result)
     if (s->is_cut && result->end != EXEC_SANDBOX_GONE)
         result->end = s->cut;
     result->signal = result->end != EXEC_SIGNALED ? 0 : s->is_cut ? SIGKILL : result->signal;
-    result->truncated = s->is_cut && s->cut != EXEC_TIMEOUT;
+    result->truncated = s->is_cut;
     result->wall_ns = clock_mono_ns() - s->started_ns;
     result->first_output_ns = s->first_output_ns;
     memcpy(result->output_bytes, s->output_bytes, sizeof(result->output_bytes));

@@ -34,7 +34,7 @@ UID_BASE = 2010000000 + UID_COUNT * 10 * (zlib.crc32(os.path.realpath(KEPT_STATE
 CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max": 2,
           "default_mem_mib": 128, "default_disk_mib": 64}
 
-# Behind a shell's & a signal may come ignored, and every process started from here would have it so.
+# Behind a shell's & a signal may come ignored, and so would all that is started from here have it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

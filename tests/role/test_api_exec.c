@@ -179,6 +179,7 @@ static void test_limits_and_losses(void **state)
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_SIGNALED, 9);
     tree = reply_json(f, 200);
     assert_string_equal(json_text(tree, "end"), "timeout");
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItem(tree, "truncated")));
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(tree, "exit_code")));
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(tree, "signal")));
     cJSON_Delete(tree);
