@@ -24,7 +24,7 @@ class FilesTest(DaemonTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.sandbox = cls.client.create(template="base")
+        cls.sandbox = cls.client.create(template="base", timeout_s=3600)
         made = cls.sandbox.exec(shell=TREE)
         assert made.ok, made.stderr
 

@@ -8,8 +8,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import cloche  # noqa: E402
-import cloche_tree  # noqa: E402
+import cloche.tree  # noqa: E402
 from fake_daemon import FakeDaemon  # noqa: E402
 
 
@@ -91,7 +90,7 @@ class TreeTest(unittest.TestCase):
         def judge(name, kind, link):
             member = tarfile.TarInfo(name)
             member.type, member.linkname, member.mode, member.uid = kind, link, 0o6755, 12345
-            return cloche_tree.data_filter(member, top)
+            return cloche.tree.data_filter(member, top)
         for member in self.HOSTILE + (("up/f", tarfile.REGTYPE, ""), ("/f", tarfile.REGTYPE, "")):
             with self.subTest(member), self.assertRaises(tarfile.TarError):
                 judge(*member)
