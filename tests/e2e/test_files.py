@@ -1,5 +1,6 @@
 """Files of a sandbox: what they are, lists and searches, changes, ranges; and input that is bad."""
 import contextlib
+import http.client
 import json
 import socket
 
@@ -261,7 +262,7 @@ class BadInputTest(DaemonTest):
             self.assertEqual(response.length, 20 << 20)
             self.assertTrue(box.exec(shell="truncate -s 100 /workspace/big").ok)
             size = 0
-            with contextlib.suppress(OSError, cloche.http.client.HTTPException):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 while piece := response.read(65536):
                     size += len(piece)
             self.assertLess(size, 20 << 20)
