@@ -5,6 +5,8 @@
 
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
+# Of the large transfer on emulated SVM; empty is 1 GiB.
+SVM_FILE_MIB ?=
 TEST_KINDS   := lint build unit client fuzz e2e svm
 RESULTS      := build/test-results
 IMAGES       := build/images
@@ -41,7 +43,7 @@ run: deps-run
 test: deps-test
 	$(Q)rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	+$(Q)$(SUBMAKE) programs || true
-	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind || true; done
+	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind SVM_FILE_MIB=128 || true; done
 	$(Q)tests/run.py --results $(RESULTS) --totals $(TEST_KINDS)
 
 # Unit and role tests: one program for each tests/{unit,role,payload}/test_*.c, under sanitizers.
@@ -114,7 +116,7 @@ test-build:
 
 test-svm: deps-svm
 	+$(Q)$(SUBMAKE) programs
-	$(Q)$(RUN_TESTS) svm 'tests/svm/run.sh'
+	$(Q)E2E_FILE_MIB=$(SVM_FILE_MIB) $(RUN_TESTS) svm 'tests/svm/run.sh'
 
 # The rest -----------------------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ add_default_job() {
     # Builds for other tests, and snapshots that this machine's own KVM took.
     EXCLUDES+=(--exclude-path={.git,build/asan,build/clang,build/fuzz,build/e2e-state})
     ENVIRONMENT+=(E2E_STATE=/var/lib/cloche/e2e)
+    [[ -z ${E2E_FILE_MIB:-} ]] || ENVIRONMENT+=(E2E_FILE_MIB="$E2E_FILE_MIB")
     COMMAND=(python3 tests/tap.py tests/e2e)
 }
 
