@@ -270,7 +270,7 @@ class TreesTest(DaemonTest):
         with contextlib.ExitStack() as stack:
             for _ in range(16):
                 connection = stack.enter_context(contextlib.closing(
-                    cloche._Connection(self.daemon.socket, 60)))
+                    cloche.client.Connection(self.daemon.socket, 60)))
                 connection.putrequest("PUT", self.url("/workspace/many"))
                 connection.putheader("Content-Length", "10240")
                 connection.endheaders()
@@ -284,7 +284,7 @@ class TreesTest(DaemonTest):
 
     def test_a_sandbox_that_ends(self):
         box = self.client.create(template="base")
-        connection = cloche._Connection(self.daemon.socket, 60)
+        connection = cloche.client.Connection(self.daemon.socket, 60)
         with contextlib.closing(connection):
             connection.putrequest("PUT", self.url("/workspace/gone", box))
             connection.putheader("Content-Length", str(1 << 20))

@@ -37,7 +37,8 @@ def data_filter(member, directory):
     if member.issym() and (os.path.isabs(member.linkname) or not inside(link)):
         raise tarfile.ExtractError(f"{member.name!r} is a link to outside of the directory")
     member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
-    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    mode = 0o755 if member.isdir() else member.mode & 0o755 | 0o600
+    member.mode = mode if mode & 0o100 else mode & ~0o111
     return member
 
 

@@ -87,13 +87,15 @@ class TreeTest(unittest.TestCase):
         os.mkdir(top)
         os.symlink("..", os.path.join(top, "up"))
 
-        def judge(name, kind, link):
+        def judge(name, kind, link, mode=0o6755):
             member = tarfile.TarInfo(name)
-            member.type, member.linkname, member.mode, member.uid = kind, link, 0o6755, 12345
+            member.type, member.linkname, member.mode, member.uid = kind, link, mode, 12345
             return cloche.tree.data_filter(member, top)
         for member in self.HOSTILE + (("up/f", tarfile.REGTYPE, ""), ("/f", tarfile.REGTYPE, "")):
             with self.subTest(member), self.assertRaises(tarfile.TarError):
                 judge(*member)
         fine = judge("a/b", tarfile.REGTYPE, "")
         self.assertEqual((fine.mode, fine.uid), (0o755, os.getuid()))
+        for mode, kept in ((0o600, 0o600), (0o666, 0o644), (0o077, 0o644), (0o700, 0o700)):
+            self.assertEqual(judge("a/b", tarfile.REGTYPE, "", mode).mode, kept)
         self.assertEqual(judge("a/l", tarfile.SYMTYPE, "../c").linkname, "../c")
