@@ -43,7 +43,7 @@ run: deps-run
 test: deps-test
 	$(Q)rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	+$(Q)$(SUBMAKE) programs || true
-	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind SVM_FILE_MIB=128 || true; done
+	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind SVM_FILE_MIB=32 || true; done
 	$(Q)tests/run.py --results $(RESULTS) --totals $(TEST_KINDS)
 
 # Unit and role tests: one program for each tests/{unit,role,payload}/test_*.c, under sanitizers.
