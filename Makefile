@@ -25,7 +25,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wsign-compare -W
             -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla \
             -Wimplicit-fallthrough $(if $(filter 1,$(WERROR)),-Werror)
 HARDEN   := -fstack-protector-strong -fno-strict-aliasing -D_FORTIFY_SOURCE=2
-COMMON   := -std=gnu17 -D_GNU_SOURCE -g $(WARNINGS) -Iinclude -Isrc -I$(BUILD)/gen -MMD -MP
+COMMON   := -std=gnu17 -D_GNU_SOURCE -g $(WARNINGS) -Iinclude -Isrc -I. -I$(BUILD)/gen -MMD -MP
 
 ifeq ($(CONFIG),asan)
 OPTIMIZE := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -66,7 +66,8 @@ objects     = $(patsubst %.c,$(BUILD)/host/%.o,$(1))
 MAIN_SOURCES  := src/main.c src/vmm/main.c guest/main.c
 VMM_SOURCES   := $(call sources,vmm) $(call sources,base) $(call sources,ipc)
 VMM_SOURCES   := $(filter-out src/vmm/seccomp_gen.c,$(VMM_SOURCES))
-AGENT_SOURCES := $(sort $(wildcard guest/*.c)) $(call sources,base)
+GUEST_SOURCES := $(sort $(shell find guest -name '*.c'))
+AGENT_SOURCES := $(GUEST_SOURCES) $(call sources,base)
 ALL_C         := $(sort $(shell find include src guest tests bench -name '*.[ch]' 2>/dev/null))
 
 .DELETE_ON_ERROR:

@@ -18,11 +18,11 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "boot.h"
 #include "cloche/guest_abi.h"
-#include "identity.h"
-#include "service.h"
-#include "warm.h"
+#include "guest/boot/boot.h"
+#include "guest/boot/identity.h"
+#include "guest/boot/warm.h"
+#include "guest/channel/service.h"
 
 /* For the kernel's own work that follows the mounts: RCU, workqueues, the console's output. */
 #define QUIET_MS        300u

@@ -25,7 +25,7 @@ $(foreach c,$(COMPONENTS),$(eval $(call component_rule,$(c))))
 # The monitor and the agent as host code, for tests and fuzz targets.
 $(call lib,vmm): $(call objects,$(filter-out src/vmm/main.c src/vmm/seccomp_gen.c,$(call sources,vmm)))
 	$(call say,AR,$@) rm -f $@ && ar rcs $@ $^
-$(call lib,guest): $(call objects,$(filter-out guest/main.c,$(wildcard guest/*.c)))
+$(call lib,guest): $(call objects,$(filter-out guest/main.c,$(GUEST_SOURCES)))
 	$(call say,AR,$@) rm -f $@ && ar rcs $@ $^
 
 # The monitor's seccomp programs are made at build time with libseccomp, so that the monitor carries
@@ -43,7 +43,7 @@ $(BUILD)/agent: $(patsubst %.c,$(BUILD)/static/%.o,$(AGENT_SOURCES))
 	$(call say,LD,$@) $(STATIC_CC) $(STATIC_LDFLAGS) $(STATIC_PIE) $^ $(STATIC_END) -o $@
 
 # Stands in for the monitor in the role test of priv, and looks at its jail from inside.
-$(BUILD)/priv_probe: $(BUILD)/static/tests/role/probe/priv_probe.o
+$(BUILD)/priv_probe: $(BUILD)/static/tests/role/priv/probe/priv_probe.o
 	$(call say,LD,$@) $(STATIC_CC) $(STATIC_LDFLAGS) $(STATIC_PIE) $^ $(STATIC_END) -o $@
 
 $(BUILD)/vmm.stripped: $(BUILD)/vmm
@@ -61,7 +61,8 @@ $(BUILD)/gen/embed_%.o: src/embed.S
 $(BUILD)/gen/embed_vmm.o: $(BUILD)/vmm.stripped
 $(BUILD)/gen/embed_initramfs.o: $(BUILD)/initramfs.cpio
 $(BUILD)/gen/embed_priv_probe.o: $(BUILD)/priv_probe
-$(BUILD)/tests/role/test_priv $(BUILD)/tests/role/test_priv_crash: $(BUILD)/gen/embed_priv_probe.o
+$(BUILD)/tests/role/priv/test_priv $(BUILD)/tests/role/priv/test_priv_crash: \
+	$(BUILD)/gen/embed_priv_probe.o
 
 $(BUILD)/cloche: $(BUILD)/host/src/main.o $(foreach c,$(COMPONENTS),$(call lib,$(c))) \
                  $(BUILD)/gen/embed_vmm.o $(BUILD)/gen/embed_initramfs.o

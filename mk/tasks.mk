@@ -46,15 +46,15 @@ test: deps-test
 	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind SVM_FILE_MIB=32 || true; done
 	$(Q)tests/run.py --results $(RESULTS) --totals $(TEST_KINDS)
 
-# Unit and role tests: one program for each tests/{unit,role,payload}/test_*.c, under sanitizers.
-TEST_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/test_*.c \
-                  tests/role/test_*.c tests/payload/test_*.c)))
+# Unit and role tests: one program for each test_*.c below tests/{unit,role,payload}, whose folders
+# mirror the rooms of src/ and guest/. All run under sanitizers.
+TEST_SOURCES  = $(sort $(shell find tests/unit tests/role tests/payload -name 'test_*.c'))
+TEST_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SOURCES))
 FUZZ_PROGRAMS = $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # The monitor is a program of its own, and may use a name that the daemon uses too: its tests are
 # linked to it alone, all others to everything else.
-VMM_TESTS     = payload/test_% unit/test_vmm% unit/test_virtio% unit/test_guest_mem role/test_vmm% \
-                fuzz/fuzz_v%
+VMM_TESTS     = payload/test_% unit/vmm/% role/vmm/% fuzz/fuzz_v%
 VMM_LIBS      = $(foreach c,vmm ipc base,$(call lib,$(c)))
 OTHER_LIBS    = $(foreach c,$(COMPONENTS) guest,$(call lib,$(c)))
 
@@ -66,7 +66,8 @@ $(call support,$(1)): $(call objects,$(filter-out tests/$(1)/test_% tests/$(1)/f
 	@mkdir -p $$(@D)
 	$$(call say,AR,$$@) rm -f $$@ && ar rcs $$@ $$^
 endef
-$(foreach d,unit role payload fuzz,$(eval $(call support_rule,$(d))))
+TEST_FOLDERS  = $(sort $(patsubst tests/%/,%,$(dir $(TEST_SOURCES)))) fuzz
+$(foreach d,$(TEST_FOLDERS),$(eval $(call support_rule,$(d))))
 
 # A fuzz target's entry point is declared by nobody.
 $(BUILD)/host/tests/fuzz/%.o: HOST_CFLAGS += -Wno-missing-prototypes

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/command.h"
-#include "cli/interrupt.h"
-#include "cli/places.h"
+#include "cli/common/command.h"
+#include "cli/common/interrupt.h"
+#include "cli/common/places.h"
 
 static const struct command *const commands[] = {
     &command_run,  &command_create, &command_exec, &command_shell, &command_logs, &command_input,

@@ -7,9 +7,9 @@
 #include <uv.h>
 
 #include "cloche/limits.h"
-#include "daemon/process_table.h"
+#include "daemon/machine/template.h"
+#include "daemon/process/process_table.h"
 #include "daemon/settings.h"
-#include "daemon/template.h"
 
 struct priv_link;
 struct sandbox_table;

@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "vmm/park.h"
-#include "vmm/restore.h"
-#include "vmm/snapshot.h"
+#include "vmm/state/park.h"
+#include "vmm/state/restore.h"
+#include "vmm/state/snapshot.h"
 #include "vmm/vmm.h"
 #include "vmm/x86/boot.h"
 #include "vmm/x86/mptable.h"

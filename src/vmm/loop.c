@@ -6,7 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "vmm/park.h"
+#include "vmm/state/park.h"
 #include "vmm/vmm.h"
 
 #define STACK_BYTES (256 * KIB)

@@ -7,7 +7,7 @@
 #include "vmm/build.h"
 #include "vmm/control.h"
 #include "vmm/jail.h"
-#include "vmm/restore.h"
+#include "vmm/state/restore.h"
 #include "vmm/vmm.h"
 
 static struct vmm vmm;

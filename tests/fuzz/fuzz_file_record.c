@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "cloche/limits.h"
-#include "daemon/file_event.h"
-#include "daemon/file_record.h"
+#include "daemon/link/file_event.h"
+#include "daemon/link/file_record.h"
 #include "json/json.h"
 #include "json/json_write.h"
 

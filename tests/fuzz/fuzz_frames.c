@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../fake_agent.h"
-#include "daemon/agent_link.h"
+#include "daemon/link/agent_link.h"
+#include "tests/fake_agent.h"
 
 #define STREAMS 7u
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/snapshot.h"
+#include "vmm/state/snapshot.h"
 
 #define GOOD_BYTES_MAX (64 * KIB)
 #define EDIT_BYTES     4u /* offset u16, kind u8, value u8 */

@@ -21,7 +21,7 @@
 #include "cloche/limits.h"
 #include "ipc/ipc.h"
 #include "runner.h"
-#include "vmm/snapshot.h"
+#include "vmm/state/snapshot.h"
 
 #define TIMEOUT_MS 90000u
 #define QUIET_MS   200u

@@ -1,0 +1,343 @@
+/*
+ * DIFF: what has changed of the sandbox's files between two moments. Everything that differs from
+ * the template lies in the overlay's upper directory, so two walks over that, which is usually
+ * small, are enough; a file that was deleted from the template is a character device 0/0 there
+ * (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+ *
+ * The first walk remembers each path with a stamp of what stat(2) says, the second compares. A file
+ * that is changed within the same tick of the kernel's clock as it was before, and keeps its size,
+ * goes unnoticed. Directories are told when they come and go, not for what happens in them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "guest/channel/service.h"
+#include "guest/files/dir.h"
+
+#define BUCKETS 4096u
+#define NO_FILE UINT32_MAX
+
+enum diff_kind { DIFF_FILE, DIFF_DIRECTORY, DIFF_WHITEOUT };
+
+struct diff_file {
+    uint32_t path_at; /* in `paths` */
+    uint32_t next;    /* of the same bucket */
+    uint64_t stamp;
+    uint8_t kind;
+    bool is_seen; /* by the second walk */
+};
+
+enum diff_phase { DIFF_FIRST, DIFF_WAITING, DIFF_SECOND, DIFF_GONE };
+
+struct file_diff {
+    enum diff_phase phase;
+    struct layers layers;      /* the service's */
+    unsigned root;             /* which tree is walked */
+    struct buffer pending;     /* directories to walk, each with its NUL; the last comes first */
+    struct dir dir;            /* the one that is read ... */
+    char at[CHANNEL_PATH_MAX]; /* ... and its path below the root */
+    struct buffer paths;
+    struct buffer files; /* struct diff_file */
+    uint32_t buckets[BUCKETS];
+    uint32_t gone_next; /* DIFF_GONE: the next file to look at */
+    bool is_more;       /* more than can be remembered or told */
+};
+
+static const struct {
+    const char *prefix; /* in the guest's tree */
+    bool is_overlay;
+} roots[] = {{"", true}, {"/tmp", false}};
+
+static int root_fd(const struct file_diff *f)
+{
+    return roots[f->root].is_overlay ? f->layers.upper_fd : f->layers.tmp_fd;
+}
+
+/* FNV-1a: the tenant can make it collide, and then misses its own changes. */
+static uint64_t hash(uint64_t h, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+
+    for (size_t i = 0; i < size; i++)
+        h = (h ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+static uint64_t stamp_of(const struct stat *st, enum diff_kind kind)
+{
+    const uint64_t parts[] = {st->st_mode,
+                              st->st_uid,
+                              st->st_gid,
+                              st->st_ino,
+                              (uint64_t)st->st_size,
+                              (uint64_t)st->st_mtim.tv_sec,
+                              (uint64_t)st->st_mtim.tv_nsec,
+                              (uint64_t)st->st_ctim.tv_sec,
+                              (uint64_t)st->st_ctim.tv_nsec};
+    size_t count = kind == DIFF_FILE ? sizeof(parts) : 3 * sizeof(parts[0]);
+
+    return kind == DIFF_WHITEOUT ? 0 : hash(UINT64_C(0xcbf29ce484222325), parts, count);
+}
+
+static struct diff_file *file_at(const struct file_diff *f, uint32_t index)
+{
+    return (struct diff_file *)(void *)buffer_bytes(&f->files) + index;
+}
+
+static uint32_t *bucket_of(struct file_diff *f, const char *path)
+{
+    return &f->buckets[hash(UINT64_C(0xcbf29ce484222325), path, strlen(path)) % BUCKETS];
+}
+
+static struct diff_file *find(struct file_diff *f, const char *path)
+{
+    for (uint32_t i = *bucket_of(f, path); i != NO_FILE; i = file_at(f, i)->next) {
+        if (strcmp((const char *)buffer_bytes(&f->paths) + file_at(f, i)->path_at, path) == 0)
+            return file_at(f, i);
+    }
+    return NULL;
+}
+
+static void remember(struct file_diff *f, const char *path, enum diff_kind kind, uint64_t stamp)
+{
+    uint32_t *bucket = bucket_of(f, path);
+    struct diff_file file = {
+        .path_at = (uint32_t)f->paths.size, .next = *bucket, .stamp = stamp, .kind = (uint8_t)kind};
+    uint32_t index = (uint32_t)(f->files.size / sizeof(file));
+
+    if (buffer_append(&f->paths, path, strlen(path) + 1) < 0 ||
+        buffer_append(&f->files, &file, sizeof(file)) < 0)
+        f->is_more = true;
+    else
+        *bucket = index;
+}
+
+static void tell(struct file_diff *f, struct records *r, enum channel_event event,
+                 bool is_directory, const char *path)
+{
+    if (records_are_full(r))
+        f->is_more = true;
+    else
+        records_put_event(r, event, is_directory, path, "");
+}
+
+/* Whether the template has it: then what is new in the upper layer is a changed copy. */
+static bool is_in_template(const struct file_diff *f, const char *path)
+{
+    struct stat st;
+
+    return roots[f->root].is_overlay &&
+           fstatat(f->layers.lower_fd, path + 1, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void compare(struct file_diff *f, struct records *r, const char *path, enum diff_kind kind,
+                    uint64_t stamp)
+{
+    struct diff_file *old = find(f, path);
+    bool is_directory = kind == DIFF_DIRECTORY;
+
+    if (old != NULL)
+        old->is_seen = true;
+    if (kind == DIFF_WHITEOUT) {
+        if (old == NULL || old->kind != DIFF_WHITEOUT)
+            tell(f, r, CHANNEL_EVENT_DELETED, old != NULL && old->kind == DIFF_DIRECTORY, path);
+    } else if (old == NULL && is_in_template(f, path)) {
+        if (!is_directory) /* one in the way to what has changed */
+            tell(f, r, CHANNEL_EVENT_MODIFIED, false, path);
+    } else if (old == NULL || old->kind == DIFF_WHITEOUT) {
+        tell(f, r, CHANNEL_EVENT_CREATED, is_directory, path);
+    } else if (old->kind != kind || old->stamp != stamp) {
+        tell(f, r, CHANNEL_EVENT_MODIFIED, is_directory, path);
+    }
+}
+
+static void judge(struct file_diff *f, struct records *r, const struct dir_entry *entry)
+{
+    const char *prefix = roots[f->root].prefix;
+    char path[CHANNEL_PATH_MAX];
+    struct stat st;
+
+    int size = snprintf(path, sizeof(path), "%s/%s%s%s", prefix, f->at, f->at[0] != '\0' ? "/" : "",
+                        entry->name);
+    if (size >= (int)sizeof(path)) {
+        f->is_more = true;
+        return;
+    }
+    if (fstatat(f->dir.fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return; /* gone just now */
+    enum diff_kind kind = S_ISDIR(st.st_mode) ? DIFF_DIRECTORY
+                          : S_ISCHR(st.st_mode) && st.st_rdev == 0 && roots[f->root].is_overlay
+                              ? DIFF_WHITEOUT
+                              : DIFF_FILE;
+    const char *below = path + strlen(prefix) + 1;
+    if (kind == DIFF_DIRECTORY && buffer_append(&f->pending, below, strlen(below) + 1) < 0)
+        f->is_more = true;
+    if (f->phase == DIFF_FIRST)
+        remember(f, path, kind, stamp_of(&st, kind));
+    else
+        compare(f, r, path, kind, stamp_of(&st, kind));
+}
+
+static void begin_walk(struct file_diff *f, unsigned root)
+{
+    f->root = root;
+    if (buffer_append(&f->pending, "", 1) < 0)
+        f->is_more = true;
+}
+
+/* The next directory of the walk; false where it has come to its end. */
+static bool next_directory(struct file_diff *f)
+{
+    const char *bytes = (const char *)buffer_bytes(&f->pending);
+
+    if (f->pending.size == 0) {
+        if (f->root + 1 == sizeof(roots) / sizeof(roots[0]))
+            return false;
+        begin_walk(f, f->root + 1);
+        return true;
+    }
+    size_t start = f->pending.size - 1;
+    while (start > 0 && bytes[start - 1] != '\0')
+        start--;
+    memcpy(f->at, bytes + start, f->pending.size - start);
+    f->pending.size = start;
+    int fd = dir_open_below(root_fd(f), f->at);
+    if (fd >= 0)
+        dir_set(&f->dir, fd);
+    else if (errno != ENOENT)
+        f->is_more = true;
+    return true;
+}
+
+/* What the second walk did not meet. */
+static bool tell_gone(struct file_diff *f, struct records *r)
+{
+    if (f->gone_next == f->files.size / sizeof(struct diff_file))
+        return false;
+    const struct diff_file *file = file_at(f, f->gone_next++);
+    if (!file->is_seen && file->kind != DIFF_WHITEOUT)
+        tell(f, r, CHANNEL_EVENT_DELETED, file->kind == DIFF_DIRECTORY,
+             (const char *)buffer_bytes(&f->paths) + file->path_at);
+    return true;
+}
+
+static void diff_step(struct file_diff *f, struct records *r)
+{
+    uint64_t begin_ns = clock_mono_ns();
+    struct dir_entry entry;
+
+    while (f->phase != DIFF_WAITING && !r->is_done && records_have_room(r) &&
+           !records_step_is_over(begin_ns)) {
+        if (f->phase == DIFF_GONE)
+            r->is_done = !tell_gone(f, r);
+        else if (f->dir.fd >= 0 && dir_next(&f->dir, &entry))
+            judge(f, r, &entry);
+        else if (f->dir.fd >= 0 && dir_fill(&f->dir) <= 0)
+            dir_close(&f->dir);
+        else if (f->dir.fd < 0 && !next_directory(f))
+            f->phase = f->phase == DIFF_FIRST ? DIFF_WAITING : DIFF_GONE;
+    }
+    r->flags = f->is_more ? CHANNEL_END_MORE : 0;
+}
+
+static bool handle_pump(struct service *v, struct stream *s)
+{
+    struct file_diff *f = s->query.diff;
+    struct records *r = &s->query.records;
+
+    if (f->phase == DIFF_WAITING)
+        return false;
+    diff_step(f, r);
+    if (f->phase == DIFF_WAITING) {
+        records_start(v, s);
+        return false;
+    }
+    return f->phase == DIFF_FIRST || records_pump(v, s);
+}
+
+static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+{
+    if (r->left != 0)
+        return -1;
+    s->query = (struct file_query){0};
+    records_prepare(s);
+    if (v->layers.upper_fd < 0) {
+        stream_fail(v, s, ENOTSUP, "the root is no overlay");
+        return 0;
+    }
+    struct file_diff *f = calloc(1, sizeof(*f));
+    if (f == NULL) {
+        stream_fail(v, s, ENOMEM, "%s", strerror(ENOMEM));
+        return 0;
+    }
+    s->query.diff = f;
+    f->layers = v->layers;
+    f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
+    f->paths = (struct buffer)BUFFER_INIT(FILE_DIFF_PATHS_MAX);
+    f->files = (struct buffer)BUFFER_INIT(FILE_DIFF_FILES_MAX * sizeof(struct diff_file));
+    memset(f->buckets, 0xff, sizeof(f->buckets));
+    dir_init(&f->dir);
+    begin_walk(f, 0);
+    return 0;
+}
+
+static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes, size_t size)
+{
+    (void)v;
+    (void)s;
+    (void)bytes;
+    (void)size;
+    return -1;
+}
+
+/* The second moment. Where the first was more than can be remembered, nothing can be told. */
+static int handle_eof(struct service *v, struct stream *s)
+{
+    struct file_diff *f = s->query.diff;
+
+    (void)v;
+    if (f->phase != DIFF_WAITING)
+        return -1;
+    f->phase = DIFF_SECOND;
+    if (f->is_more)
+        s->query.records.is_done = true;
+    else
+        begin_walk(f, 0);
+    return 0;
+}
+
+static void handle_reset(struct service *v, struct stream *s)
+{
+    stream_fail(v, s, ECANCELED, "the host gave up");
+}
+
+static void handle_fini(struct service *v, struct stream *s)
+{
+    struct file_diff *f = s->query.diff;
+
+    (void)v;
+    records_fini(&s->query.records);
+    if (f == NULL)
+        return;
+    dir_close(&f->dir);
+    buffer_fini(&f->pending);
+    buffer_fini(&f->paths);
+    buffer_fini(&f->files);
+    free(f);
+}
+
+const struct stream_op file_diff_op = {
+    .op = CHANNEL_OP_DIFF,
+    .start = handle_start,
+    .data = handle_data,
+    .eof = handle_eof,
+    .reset = handle_reset,
+    .pump = handle_pump,
+    .fini = handle_fini,
+};

@@ -1,0 +1,459 @@
+/*
+ * POST /v1/run: a sandbox for one command, in one call.
+ *
+ *   CREATING -> PUTTING (each of files) -> RUNNING -> COLLECTING (each of collect) -> REPLYING
+ *
+ * Any failure before the command has started ends the call with an error reply; what cannot be
+ * collected is told file by file. Whatever happens, the client's vanishing included, the sandbox is
+ * destroyed: at the latest when the exchange closes.
+ *
+ * The reply is one JSON object, begun when the sandbox is there and added to in each state. As
+ * NDJSON it is the last record; a collected file is then a record of its own in front of it, no
+ * element of its "files".
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "cloche/limits.h"
+#include "daemon/api/common/api.h"
+#include "daemon/api/exec/exec_reply.h"
+#include "daemon/api/exec/run_request.h"
+#include "daemon/link/guest_call.h"
+#include "daemon/process/process.h"
+#include "daemon/sandbox/sandbox.h"
+#include "daemon/server/exchange.h"
+#include "json/json.h"
+#include "json/json_write.h"
+
+#define QUEUE_HIGH      (256 * KIB) /* of a streamed reply */
+#define REPLY_BYTES_MAX (EXEC_REPLY_BYTES_MAX + 2 * RUN_COLLECT_BYTES_MAX)
+
+/* A collected byte is held as it is and once more in the reply, as base64. */
+#define COLLECTED_HELD(bytes) ((bytes) + ((bytes) + 2) / 3 * 4)
+
+_Static_assert(EXEC_OUTPUT_BYTES_MAX + EXEC_REPLY_BYTES_MAX +
+                       COLLECTED_HELD(RUN_COLLECT_BYTES_MAX) <=
+                   HTTP_REPLIES_BYTES_MAX,
+               "the largest reply is possible where it is the only one");
+
+enum run_state { RUN_CREATING, RUN_PUTTING, RUN_RUNNING, RUN_COLLECTING, RUN_REPLYING };
+
+struct run_call {
+    struct exchange *exchange;
+    enum run_state state;
+    struct run_request request;
+    bool is_streamed;
+    struct sandbox *starting; /* CREATING */
+    char id[SANDBOX_ID_BYTES_MAX];
+    struct guest_file *file; /* PUTTING, COLLECTING: the transfer under way */
+    size_t file_index;       /* PUTTING: which, and how much of it was sent */
+    size_t file_used;
+    struct exec_reply *reply;
+    const cJSON *collect_item; /* COLLECTING: which */
+    struct buffer content;     /* COLLECTING: of that one */
+    bool is_too_large;
+    uint64_t collected_bytes;
+    struct buffer files; /* streamed: the records of collected files */
+    struct buffer end;   /* the reply's object */
+    struct json_writer writer;
+};
+
+static void destroy_sandbox(struct run_call *call)
+{
+    struct error e = ERROR_INIT;
+    struct sandbox *s = call->starting;
+
+    /* It may have ended by itself. */
+    if (s == NULL && call->id[0] != '\0')
+        s = sandbox_find(exchange_context(call->exchange), call->id, &e);
+    call->starting = NULL;
+    call->id[0] = '\0';
+    if (s != NULL)
+        sandbox_destroy(s, SANDBOX_END_DELETED, NULL, NULL);
+}
+
+/* Stops whatever is under way; nothing calls back after that. */
+static void stop(struct run_call *call)
+{
+    exec_reply_free(call->reply);
+    call->reply = NULL;
+    guest_file_abandon(call->file);
+    call->file = NULL;
+    destroy_sandbox(call);
+}
+
+static void on_close(struct exchange *x)
+{
+    struct run_call *call = exchange_user(x);
+
+    stop(call);
+    run_request_fini(&call->request);
+    buffer_fini(&call->content);
+    buffer_fini(&call->files);
+    buffer_fini(&call->end);
+    free(call);
+}
+
+static void on_gone(struct exchange *x)
+{
+    stop(exchange_user(x));
+    exchange_abort(x);
+}
+
+/* --- REPLYING -----------------------------------------------------------------------------------
+ */
+
+static void reply_error(struct run_call *call, const struct error *e)
+{
+    call->state = RUN_REPLYING;
+    stop(call);
+    exchange_reply_error(call->exchange, e);
+}
+
+/* Writes as much of a streamed reply as the exchange takes; ends it behind the last byte. */
+static void pump_reply(struct run_call *call)
+{
+    struct exchange *x = call->exchange;
+    struct buffer *parts[] = {&call->files, &call->end};
+
+    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        while (parts[i]->size > 0) {
+            size_t size = parts[i]->size < QUEUE_HIGH ? parts[i]->size : QUEUE_HIGH;
+
+            if (exchange_queued(x) >= QUEUE_HIGH)
+                return;
+            if (exchange_write(x, buffer_bytes(parts[i]), size) != 0) {
+                exchange_abort(x);
+                return;
+            }
+            buffer_consume(parts[i], size);
+        }
+    }
+    exchange_end(x);
+}
+
+static void on_drain(struct exchange *x)
+{
+    struct run_call *call = exchange_user(x);
+
+    if (call->state == RUN_REPLYING)
+        pump_reply(call);
+    else
+        exec_reply_drain(call->reply);
+}
+
+static void reply(struct run_call *call)
+{
+    struct json_writer *w = &call->writer;
+    struct error e = ERROR_INIT;
+
+    if (!call->is_streamed)
+        json_end_array(w);
+    json_end_object(w);
+    if (w->failed || buffer_append_text(&call->end, "\n") != 0) {
+        (void)error_set(&e, ERR_INTERNAL, "out of memory for the reply");
+        reply_error(call, &e);
+        return;
+    }
+    call->state = RUN_REPLYING;
+    stop(call);
+    if (call->is_streamed)
+        pump_reply(call);
+    else
+        exchange_reply_buffer(call->exchange, 200, "application/json", &call->end);
+}
+
+/* --- COLLECTING ---------------------------------------------------------------------------------
+ */
+
+/* One file's object: its content, or why it has none. */
+static void put_file(struct run_call *call, const struct error *why)
+{
+    struct json_writer line;
+    struct json_writer *w = &call->writer;
+
+    if (call->is_streamed) {
+        w = &line;
+        json_writer_init(w, &call->files);
+    }
+    json_begin_object(w, NULL);
+    if (call->is_streamed)
+        json_put_text(w, "type", "file");
+    json_put_text(w, "path", call->collect_item->valuestring);
+    if (why != NULL) {
+        json_put_error_member(w, why, NULL);
+    } else {
+        json_put_int(w, "size", (int64_t)call->content.size);
+        json_put_base64(w, "content", buffer_bytes(&call->content), call->content.size);
+        call->collected_bytes += call->content.size;
+    }
+    json_end_object(w);
+    if (call->is_streamed && (w->failed || buffer_append_text(&call->files, "\n") != 0))
+        call->writer.failed = true;
+    buffer_fini(&call->content);
+}
+
+static void collect_next(struct run_call *call);
+
+/* Gives up the file that is under way, and goes on with the next. */
+static void refuse_file(struct run_call *call, const struct error *why)
+{
+    guest_file_abandon(call->file);
+    call->file = NULL;
+    put_file(call, why);
+    call->collect_item = call->collect_item->next;
+    collect_next(call);
+}
+
+static void refuse_large(struct run_call *call)
+{
+    struct error e = ERROR_INIT;
+
+    (void)error_set(&e, ERR_TOO_LARGE, "collect: the files are larger than %u MiB together",
+                    (unsigned)(RUN_COLLECT_BYTES_MAX / MIB));
+    (void)error_remedy(&e, "Create a sandbox and fetch the file with GET .../files.");
+    refuse_file(call, &e);
+}
+
+static void on_collect_info(void *arg, const struct agent_info *info)
+{
+    struct run_call *call = arg;
+
+    if (info->size > call->content.size_max)
+        refuse_large(call);
+}
+
+static void on_collect_data(void *arg, const uint8_t *data, size_t size)
+{
+    struct run_call *call = arg;
+    struct error e = ERROR_INIT;
+
+    if (exchange_hold(call->exchange, COLLECTED_HELD(size), &e) != 0)
+        refuse_file(call, &e);
+    else if (buffer_append(&call->content, data, size) != 0)
+        refuse_large(call);
+    else
+        guest_file_consume(call->file, size);
+}
+
+static void on_collect_end(void *arg, const struct error *why, const struct agent_end *end)
+{
+    struct run_call *call = arg;
+
+    (void)end;
+    call->file = NULL;
+    put_file(call, why);
+    call->collect_item = call->collect_item->next;
+    collect_next(call);
+}
+
+/* Starts the next transfer; those that cannot even start are told at once. */
+static void collect_next(struct run_call *call)
+{
+    static const struct guest_file_calls calls = {
+        .on_info = on_collect_info, .on_data = on_collect_data, .on_end = on_collect_end};
+    struct exchange *x = call->exchange;
+
+    for (; call->collect_item != NULL; call->collect_item = call->collect_item->next) {
+        struct error e = ERROR_INIT;
+        struct sandbox *s = sandbox_find(exchange_context(x), call->id, &e);
+
+        call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
+        if (s != NULL &&
+            guest_file_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
+                            NULL, &calls, call, &call->file, &e) == 0)
+            return;
+        put_file(call, &e);
+    }
+    reply(call);
+}
+
+/* --- RUNNING ------------------------------------------------------------------------------------
+ */
+
+static void on_command_end(void *context, const struct exec_result *result)
+{
+    struct run_call *call = context;
+    struct error e = ERROR_INIT;
+
+    if (result->end == EXEC_FAILED) {
+        if (!exchange_started(call->exchange)) {
+            reply_error(call, &result->error);
+            return;
+        }
+        /* The stream ends with an error in place of its end. */
+        buffer_fini(&call->end);
+        json_writer_init(&call->writer, &call->end);
+        json_begin_object(&call->writer, NULL);
+        json_put_text(&call->writer, "type", "error");
+        json_put_error_member(&call->writer, &result->error, exchange_request_id(call->exchange));
+        reply(call);
+        return;
+    }
+    exec_result_describe(result, &call->writer);
+    if (!call->is_streamed)
+        exec_reply_put_output(call->reply, &call->writer);
+    exec_reply_free(call->reply);
+    call->reply = NULL;
+    if (!call->is_streamed && exchange_hold(call->exchange, call->end.size, &e) != 0) {
+        reply_error(call, &e);
+        return;
+    }
+    if (!call->is_streamed)
+        json_begin_array(&call->writer, "files");
+    call->state = RUN_COLLECTING;
+    call->collect_item = call->request.collect != NULL ? call->request.collect->child : NULL;
+    collect_next(call);
+}
+
+static void run_command(struct run_call *call, struct sandbox *s)
+{
+    struct exchange *x = call->exchange;
+    struct exec_request *r = &call->request.exec;
+    const struct exec_reply_spec spec = {.exchange = x,
+                                         .on_drain = call->is_streamed ? on_drain : NULL,
+                                         .on_end = on_command_end,
+                                         .context = call,
+                                         .is_owner = true,
+                                         .follows = true};
+    const struct exec_request_life life = {
+        .output_bytes_default = call->is_streamed ? UINT64_MAX : EXEC_OUTPUT_BYTES_DEFAULT,
+        .ring_bytes = PROCESS_RING_BYTES_MIN,
+        .arrived_ns = exchange_arrival_ns(x)};
+    struct process *p = NULL;
+    struct error e = ERROR_INIT;
+
+    call->state = RUN_RUNNING;
+    if (exec_request_complete(r, sandbox_template(s), sandbox_env(s), &e) != 0 ||
+        exec_request_start(r, &life, exchange_loop(x), s, &p, &e) != 0 ||
+        exec_reply_start(&spec, p, &call->reply, &e) != 0)
+        reply_error(call, &e);
+}
+
+/* --- PUTTING ------------------------------------------------------------------------------------
+ */
+
+static void feed_file(void *arg)
+{
+    struct run_call *call = arg;
+    const struct run_file *file = &call->request.files[call->file_index];
+
+    call->file_used +=
+        guest_file_send(call->file, file->data + call->file_used, file->size - call->file_used);
+    if (call->file_used == file->size)
+        guest_file_finish(call->file);
+}
+
+static void put_next(struct run_call *call);
+
+static void on_put_end(void *arg, const struct error *why, const struct agent_end *end)
+{
+    struct run_call *call = arg;
+    struct error e;
+
+    (void)end;
+    call->file = NULL;
+    if (why != NULL) {
+        e = *why;
+        (void)error_wrap(&e, "files[%zu]", call->file_index);
+        reply_error(call, &e);
+        return;
+    }
+    call->file_index++;
+    put_next(call);
+}
+
+static void put_next(struct run_call *call)
+{
+    static const struct guest_file_calls calls = {.on_writable = feed_file, .on_end = on_put_end};
+    struct exchange *x = call->exchange;
+    struct error e = ERROR_INIT;
+    struct sandbox *s = sandbox_find(exchange_context(x), call->id, &e);
+
+    if (s == NULL) {
+        reply_error(call, &e);
+        return;
+    }
+    if (call->file_index == call->request.file_count) {
+        run_command(call, s);
+        return;
+    }
+    const struct run_file *file = &call->request.files[call->file_index];
+    call->file_used = 0;
+    if (guest_file_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &calls, call,
+                         &call->file, &e) != 0)
+        reply_error(call, &e);
+    else
+        feed_file(call);
+}
+
+/* --- CREATING -----------------------------------------------------------------------------------
+ */
+
+static void on_created(struct sandbox *s, const struct error *e, void *context)
+{
+    struct run_call *call = context;
+    struct json_writer *w = &call->writer;
+
+    call->starting = NULL;
+    if (s == NULL) {
+        reply_error(call, e);
+        return;
+    }
+    (void)snprintf(call->id, sizeof(call->id), "%s", sandbox_id(s));
+    json_begin_object(w, NULL);
+    if (call->is_streamed)
+        json_put_text(w, "type", "end");
+    json_begin_object(w, "sandbox");
+    json_put_text(w, "id", call->id);
+    json_put_text(w, "pool", sandbox_pool_name(s));
+    sandbox_describe_times(s, w);
+    json_end_object(w);
+    call->state = RUN_PUTTING;
+    put_next(call);
+}
+
+static void on_body(struct exchange *x, const void *data, size_t size)
+{
+    struct run_call *call = exchange_user(x);
+    struct error e = ERROR_INIT;
+
+    if (run_request_parse(&call->request, data, size, &e) != 0) {
+        reply_error(call, &e);
+        return;
+    }
+    const struct sandbox_params params = sandbox_fields_params(&call->request.sandbox);
+    call->starting =
+        sandbox_create(exchange_context(x), &params, exchange_arrival_ns(x), on_created, call, &e);
+    if (call->starting == NULL)
+        reply_error(call, &e);
+}
+
+void api_run(struct exchange *x)
+{
+    static const char *const no_query[] = {NULL};
+    struct error e = ERROR_INIT;
+
+    if (exchange_check_query(x, no_query, &e) != 0) {
+        exchange_reply_error(x, &e);
+        return;
+    }
+    struct run_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        (void)error_set(&e, ERR_INTERNAL, "out of memory");
+        exchange_reply_error(x, &e);
+        return;
+    }
+    call->exchange = x;
+    call->is_streamed = exchange_accepts(x, NDJSON_TYPE);
+    call->files = (struct buffer)BUFFER_INIT(2 * RUN_COLLECT_BYTES_MAX);
+    call->end = (struct buffer)BUFFER_INIT(REPLY_BYTES_MAX);
+    json_writer_init(&call->writer, &call->end);
+    exchange_set_user(x, call);
+    exchange_on_close(x, on_close);
+    exchange_on_gone(x, on_gone);
+    exchange_read_whole(x, HTTP_JSON_BODY_MAX, on_body);
+}

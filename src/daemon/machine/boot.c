@@ -1,0 +1,282 @@
+#include "daemon/machine/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "daemon/context.h"
+#include "daemon/machine/monitor.h"
+#include "embed.h"
+
+#define PROGRESS_MS 5000u
+
+/*
+ * Steps, each ending in a callback that starts the next: format (mke2fs as a child process), boot
+ * (a monitor), save (a worker thread). `owner_gone` lets a step run out with nobody to tell.
+ */
+struct boot {
+    struct daemon *daemon;
+    const struct template *template;
+    struct snapshot_key key;
+    struct snapshot snapshot;
+    boot_done_fn done;
+    void *context;
+    bool owner_gone;
+    bool parked;
+    bool timed_out;
+    uint64_t started_ns;
+    char scratch_name[SNAPSHOT_NAME_MAX + 16];
+    int initrd_fd;
+    struct monitor *monitor;
+    uv_process_t mke2fs;
+    uv_timer_t timer;
+    uv_work_t save;
+    struct error error; /* of the step that failed; code ERR_NONE as long as all is well */
+};
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct boot *b = handle->data;
+
+    snapshot_fini(&b->snapshot);
+    fd_close(&b->initrd_fd);
+    free(b);
+}
+
+/* The last step: tells the owner and frees everything. */
+static void finish(struct boot *b)
+{
+    if (b->scratch_name[0] != '\0')
+        (void)unlinkat(b->daemon->tmp_fd, b->scratch_name, 0);
+    if (!b->owner_gone) {
+        if (b->error.code == ERR_NONE) {
+            const struct snapshot given = b->snapshot;
+
+            b->snapshot = (struct snapshot)SNAPSHOT_INIT;
+            b->done(&given, NULL, b->context);
+        } else {
+            b->done(NULL, &b->error, b->context);
+        }
+    }
+    uv_close((uv_handle_t *)&b->timer, on_timer_closed);
+}
+
+static void save_work(uv_work_t *work)
+{
+    struct boot *b = work->data;
+
+    if (snapshot_save(&b->snapshot, &b->key, b->daemon->snapshots_fd, &b->error) != 0)
+        (void)error_wrap(&b->error, "snapshot %s", b->key.name);
+}
+
+static void save_done(uv_work_t *work, int status)
+{
+    struct boot *b = work->data;
+
+    (void)status;
+    if (b->error.code != ERR_NONE) {
+        /* It works from memory all the same; only the next start of the daemon has to boot again.
+         */
+        log_failure(&b->error, "a snapshot cannot be kept on disk");
+        b->error = (struct error)ERROR_INIT;
+    } else {
+        log_info("template %s: %u vCPU, %u MiB memory, %u MiB disk is ready after %.1f s",
+                 b->template->name, b->key.vcpus, b->key.mem_mib, b->key.disk_mib,
+                 (double)(clock_mono_ns() - b->started_ns) / 1e9);
+    }
+    finish(b);
+}
+
+static void on_parked(struct monitor *m, void *context)
+{
+    struct boot *b = context;
+
+    (void)m;
+    b->parked = true;
+}
+
+static void on_built(struct monitor *m, void *context)
+{
+    struct boot *b = context;
+    struct error e = ERROR_INIT;
+
+    if (monitor_go(m, NULL, &e) != 0) {
+        log_failure(&e, "a monitor that was to boot");
+        monitor_kill(m);
+    }
+    (void)b;
+}
+
+static void on_exited(struct monitor *m, const struct monitor_end *end, void *context)
+{
+    struct boot *b = context;
+    char text[VMM_TEXT_MAX + 128];
+
+    (void)m;
+    b->monitor = NULL;
+    (void)uv_timer_stop(&b->timer);
+    monitor_end_text(end, text, sizeof(text));
+    if (b->timed_out) {
+        (void)error_set(&b->error, ERR_BOOT_TIMEOUT, "template %s did not boot within %u s",
+                        b->template->name, b->daemon->settings.boot_timeout_s);
+        (void)error_remedy(&b->error, "raise boot_timeout_s in the configuration");
+    } else if (!b->parked) {
+        (void)error_set(&b->error, ERR_BOOT_FAILED, "template %s did not boot: %.300s",
+                        b->template->name, text);
+        (void)error_cause(&b->error, "%.250s", strlen(text) > 300 ? text + 300 : "");
+    } else if (snapshot_seal(&b->snapshot, &b->error) == 0) {
+        b->save.data = b;
+        if (uv_queue_work(&b->daemon->loop, &b->save, save_work, save_done) == 0)
+            return;
+    }
+    finish(b);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct boot *b = timer->data;
+    uint64_t seconds = (clock_mono_ns() - b->started_ns) / NS_PER_S;
+
+    if (seconds >= b->daemon->settings.boot_timeout_s) {
+        b->timed_out = true;
+        monitor_kill(b->monitor);
+    } else {
+        log_info("template %s: still booting (%llu s)", b->template->name,
+                 (unsigned long long)seconds);
+    }
+}
+
+static int start_monitor(struct boot *b, struct error *e)
+{
+    static const struct monitor_events events = {
+        .built = on_built, .parked = on_parked, .exited = on_exited};
+    size_t size = (size_t)(embed_initramfs_end - embed_initramfs);
+
+    b->initrd_fd = memfd_create("cloche-initramfs", MFD_CLOEXEC);
+    if (b->initrd_fd < 0 || fd_write_full(b->initrd_fd, embed_initramfs, size) != 0)
+        return error_errno(e, errno, "cannot hold the guest's initramfs in memory");
+    const struct monitor_spec spec = {.mode = VMM_MODE_BOOT,
+                                      .vcpus = b->key.vcpus,
+                                      .mem_mib = b->key.mem_mib,
+                                      .fds = {[VMM_FD_MEMORY] = b->snapshot.mem_fd,
+                                              [VMM_FD_STATE] = b->snapshot.state_fd,
+                                              [VMM_FD_ROOT] = b->template->root_fd,
+                                              [VMM_FD_SCRATCH] = b->snapshot.scratch_fd,
+                                              [VMM_FD_CHANNEL] = -1,
+                                              [VMM_FD_KERNEL] = b->daemon->templates.kernel_fd,
+                                              [VMM_FD_INITRD] = b->initrd_fd}};
+    b->monitor = monitor_start(b->daemon, &spec, &events, b, e);
+    if (b->monitor == NULL)
+        return -1;
+    (void)uv_timer_start(&b->timer, on_tick, PROGRESS_MS, PROGRESS_MS);
+    return 0;
+}
+
+static void on_mke2fs_closed(uv_handle_t *handle)
+{
+    struct boot *b = handle->data;
+
+    if (b->owner_gone && b->error.code == ERR_NONE)
+        (void)error_set(&b->error, ERR_SHUTTING_DOWN, "the daemon stops");
+    if (b->error.code != ERR_NONE || start_monitor(b, &b->error) != 0)
+        finish(b);
+}
+
+static void on_mke2fs_exit(uv_process_t *process, int64_t status, int signal)
+{
+    struct boot *b = process->data;
+
+    if (status != 0 || signal != 0)
+        (void)error_set(&b->error, ERR_INTERNAL,
+                        "mke2fs could not format a scratch disk of %u MiB (status %d, signal %d)",
+                        b->key.disk_mib, (int)status, signal);
+    uv_close((uv_handle_t *)process, on_mke2fs_closed);
+}
+
+/*
+ * No journal and no checksums: the disk dies with the sandbox, and a guest kernel that is
+ * interpreted would pay for both. The whole disk is the sandbox's, so nothing is reserved for root.
+ */
+static int start_mke2fs(struct boot *b, struct error *e)
+{
+    /* clang-format off */
+    static const char *const args[] = {
+        "mke2fs", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-E", "root_owner=0:0",
+        "-O", "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,"
+              "large_file,sparse_super", "-L", "scratch", "/proc/self/fd/3", NULL};
+    /* clang-format on */
+    static const char *const environment[] = {"PATH=/usr/sbin:/sbin:/usr/bin:/bin", NULL};
+    uv_stdio_container_t stdio[4] = {{.flags = UV_IGNORE},
+                                     {.flags = UV_IGNORE},
+                                     {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+                                     {.flags = UV_INHERIT_FD, .data.fd = b->snapshot.scratch_fd}};
+    const uv_process_options_t options = {.file = "mke2fs",
+                                          .args = (char **)(uintptr_t)args,
+                                          .env = (char **)(uintptr_t)environment,
+                                          .exit_cb = on_mke2fs_exit,
+                                          .stdio = stdio,
+                                          .stdio_count = 4};
+
+    b->mke2fs.data = b;
+    int status = uv_spawn(&b->daemon->loop, &b->mke2fs, &options);
+    if (status != 0) {
+        (void)error_set(e, ERR_INTERNAL, "mke2fs cannot be started");
+        (void)error_cause(e, "%s", uv_strerror(status));
+        return error_remedy(e, "install the package e2fsprogs");
+    }
+    return 0;
+}
+
+struct boot *boot_start(struct daemon *d, const struct template *t, const struct snapshot_key *key,
+                        boot_done_fn done, void *context, struct error *e)
+{
+    struct boot *b = calloc(1, sizeof(*b));
+
+    if (b == NULL) {
+        (void)error_errno(e, ENOMEM, "cannot boot template %s", t->name);
+        return NULL;
+    }
+    *b = (struct boot){.daemon = d,
+                       .template = t,
+                       .key = *key,
+                       .snapshot = SNAPSHOT_INIT,
+                       .done = done,
+                       .context = context,
+                       .started_ns = clock_mono_ns(),
+                       .initrd_fd = -1};
+    (void)snprintf(b->scratch_name, sizeof(b->scratch_name), "boot-%s", key->name);
+    (void)unlinkat(d->tmp_fd, b->scratch_name, 0);
+    (void)uv_timer_init(&d->loop, &b->timer);
+    b->timer.data = b;
+    log_info(
+        "template %s: booting for %u vCPU, %u MiB memory, %u MiB disk (once; later ones restore)",
+        t->name, key->vcpus, key->mem_mib, key->disk_mib);
+    if (snapshot_prepare(&b->snapshot, key, d->tmp_fd, b->scratch_name, e) == 0 &&
+        start_mke2fs(b, e) == 0)
+        return b;
+    b->owner_gone = true;
+    b->error = *e;
+    if (b->mke2fs.data != NULL) /* uv_spawn failed: its handle still wants closing */
+        uv_close((uv_handle_t *)&b->mke2fs, on_mke2fs_closed);
+    else
+        finish(b);
+    return NULL;
+}
+
+void boot_cancel(struct boot *b)
+{
+    if (b == NULL)
+        return;
+    b->owner_gone = true;
+    if (b->monitor != NULL)
+        monitor_kill(b->monitor);
+}

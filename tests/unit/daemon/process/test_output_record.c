@@ -1,0 +1,215 @@
+/* Output as NDJSON records: text stays text across pieces, bytes survive. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "daemon/link/file_mode.h"
+#include "daemon/link/guest_call.h"
+#include "daemon/process/output_record.h"
+
+#define TEXT(t) (const uint8_t *)(t), sizeof(t) - 1
+
+/* What a follower of a process gets; the process is made by hand. */
+struct fixture {
+    struct process process;
+    struct process_follower follower;
+    struct buffer lines;
+};
+
+static void set_up(struct fixture *f)
+{
+    *f = (struct fixture){.lines = BUFFER_INIT(2 * OUTPUT_RECORD_MAX)};
+    f->process.state = PROCESS_RUNNING;
+    f->process.references = 1;
+    LIST_INIT(&f->process.followers);
+    output_ring_init(&f->process.ring, PROCESS_RING_BYTES_MIN);
+    process_follow(&f->process, &f->follower, 0);
+}
+
+static void tear_down(struct fixture *f)
+{
+    process_unfollow(&f->follower);
+    output_ring_fini(&f->process.ring);
+    buffer_fini(&f->lines);
+}
+
+static void write_bytes(struct fixture *f, enum exec_output which, const uint8_t *data, size_t size)
+{
+    assert_int_equal(output_ring_append(&f->process.ring, which, data, size), 0);
+}
+
+/* All records that there are now. */
+static void expect(struct fixture *f, const char *wanted)
+{
+    int result;
+
+    while ((result = output_record_append(&f->lines, &f->follower)) == 1)
+        continue;
+    assert_int_equal(result, 0);
+    assert_int_equal(buffer_append(&f->lines, "", 1), 0);
+    assert_string_equal((const char *)buffer_bytes(&f->lines), wanted);
+    buffer_consume(&f->lines, f->lines.size);
+}
+
+static void test_text_and_bytes(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    expect(&f, "");
+    write_bytes(&f, EXEC_STDOUT, TEXT("a\"\n"));
+    write_bytes(&f, EXEC_STDERR, TEXT("a\0b"));
+    write_bytes(&f, EXEC_STDOUT, TEXT("\xff\xfe"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":0,\"data\":\"a\\\"\\n\"}\n"
+               "{\"type\":\"stderr\",\"offset\":3,\"data_base64\":\"YQBi\"}\n"
+               "{\"type\":\"stdout\",\"offset\":6,\"data_base64\":\"//4=\"}\n");
+    tear_down(&f);
+}
+
+/* Every way to cut a text of one- to four-byte characters in two gives text, and all of it. */
+static void test_characters_across_pieces(void **state)
+{
+    static const uint8_t text[] = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z";
+    size_t size = sizeof(text) - 1;
+
+    (void)state;
+    for (size_t cut = 1; cut < size; cut++) {
+        struct fixture f;
+
+        set_up(&f);
+        write_bytes(&f, EXEC_STDOUT, text, cut);
+        while (output_record_append(&f.lines, &f.follower) == 1)
+            continue;
+        write_bytes(&f, EXEC_STDOUT, text + cut, size - cut);
+        while (output_record_append(&f.lines, &f.follower) == 1)
+            continue;
+        assert_int_equal(buffer_append(&f.lines, "", 1), 0);
+        assert_null(strstr((const char *)buffer_bytes(&f.lines), "base64"));
+        assert_int_equal(f.follower.offset, size);
+        tear_down(&f);
+    }
+}
+
+static void test_half_a_character(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    write_bytes(&f, EXEC_STDOUT, TEXT("ok\xe2\x82"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":0,\"data\":\"ok\"}\n");
+    /* The other output goes on behind it: its rest is not to come at this place. */
+    write_bytes(&f, EXEC_STDERR, TEXT("x\xe2"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":2,\"data_base64\":\"4oI=\"}\n"
+               "{\"type\":\"stderr\",\"offset\":4,\"data\":\"x\"}\n");
+    f.process.state = PROCESS_ENDED;
+    expect(&f, "{\"type\":\"stderr\",\"offset\":5,\"data_base64\":\"4g==\"}\n");
+    /* What cannot become a character is not held back. */
+    assert_int_equal(output_incomplete(TEXT("\xff")), 0);
+    assert_int_equal(output_incomplete(TEXT("\x80\x80\x80\x80")), 0);
+    assert_int_equal(output_incomplete(TEXT("\xf0\x9f\x98")), 3);
+    tear_down(&f);
+}
+
+static void test_missed(void **state)
+{
+    static uint8_t block[PROCESS_RING_BYTES_MIN];
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    f.process.is_background = true;
+    memset(block, 'x', sizeof(block));
+    write_bytes(&f, EXEC_STDOUT, TEXT("gone"));
+    write_bytes(&f, EXEC_STDOUT, block, sizeof(block));
+    assert_int_equal(output_record_append(&f.lines, &f.follower), 1);
+    assert_int_equal(buffer_append(&f.lines, "", 1), 0);
+    assert_string_equal((const char *)buffer_bytes(&f.lines),
+                        "{\"type\":\"missed\",\"offset\":0,\"bytes\":4}\n");
+    assert_int_equal(f.follower.offset, 4);
+    tear_down(&f);
+}
+
+static void test_a_piece_of_control_characters_fits(void **state)
+{
+    static uint8_t ones[OUTPUT_PIECE_BYTES + 1];
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    f.lines.size_max = OUTPUT_RECORD_MAX;
+    memset(ones, 1, sizeof(ones));
+    write_bytes(&f, EXEC_STDERR, ones, sizeof(ones));
+    f.follower.offset = 0;
+    assert_int_equal(output_record_append(&f.lines, &f.follower), 1);
+    assert_int_equal(f.follower.offset, OUTPUT_PIECE_BYTES);
+    tear_down(&f);
+}
+
+static void test_paths(void **state)
+{
+    static const struct {
+        const uint8_t *path;
+        size_t size;
+        int result;
+    } cases[] = {
+        {TEXT("/a"), 0},       {TEXT("/a..b/..c/d.."), 0},
+        {TEXT("/a/./b"), 0},   {TEXT(""), -1},
+        {TEXT("a"), -1},       {TEXT("/"), -1},
+        {TEXT("/a/"), -1},     {TEXT("/.."), -1},
+        {TEXT("/a/../b"), -1}, {TEXT("/a/.."), -1},
+        {TEXT("/a\0b"), -1},
+    };
+    char path[CHANNEL_PATH_MAX + 1];
+    struct error e = ERROR_INIT;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(guest_file_check_path((const char *)cases[i].path, cases[i].size, &e),
+                         cases[i].result);
+        if (cases[i].result != 0)
+            assert_int_equal(e.code, ERR_INVALID_PATH);
+    }
+    memset(path, 'x', sizeof(path));
+    path[0] = '/';
+    path[CHANNEL_PATH_MAX] = '\0';
+    assert_int_equal(guest_file_check_path(path, CHANNEL_PATH_MAX - 1, &e), 0);
+    assert_int_equal(guest_file_check_path(path, CHANNEL_PATH_MAX, &e), -1);
+}
+
+static void test_modes(void **state)
+{
+    static const char *const bad[] = {"", "8", "644x", "-1", "+7", " 7", "10000", "0x1ff"};
+    struct error e = ERROR_INIT;
+    uint32_t mode = 0;
+
+    (void)state;
+    assert_int_equal(file_mode_parse(NULL, &mode, &e), 0);
+    assert_int_equal(mode, 0644);
+    assert_int_equal(file_mode_parse("755", &mode, &e), 0);
+    assert_int_equal(mode, 0755);
+    assert_int_equal(file_mode_parse("07777", &mode, &e), 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(file_mode_parse(bad[i], &mode, &e), -1);
+        assert_int_equal(e.code, ERR_INVALID_FIELD);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text_and_bytes),
+        cmocka_unit_test(test_characters_across_pieces),
+        cmocka_unit_test(test_half_a_character),
+        cmocka_unit_test(test_missed),
+        cmocka_unit_test(test_a_piece_of_control_characters_fits),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_modes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
