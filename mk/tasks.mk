@@ -107,7 +107,7 @@ test-e2e:
 test-lint: lint
 lint:
 	$(Q)$(RUN_TESTS) lint 'tests/lint/format.sh' 'tests/lint/style.py' 'tests/lint/layers.py' \
-		'tests/lint/shell.sh'
+		'tests/lint/circles.py' 'tests/lint/shell.sh'
 
 # Both compilers, warnings as errors, the monitor and the agent with musl and with a static glibc.
 test-build:
