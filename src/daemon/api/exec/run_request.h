@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "daemon/api/common/exec_request.h"
 #include "daemon/api/common/sandbox_fields.h"
-#include "daemon/api/exec/exec_request.h"
 #include "json/json.h"
 
 /* A file to put into the sandbox. */

@@ -6,7 +6,7 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api/common/api.h"
-#include "daemon/api/exec/exec_reply.h"
+#include "daemon/api/common/exec_reply.h"
 #include "daemon/api/files/file_call.h"
 #include "daemon/link/file_event.h"
 #include "daemon/link/guest_call.h"

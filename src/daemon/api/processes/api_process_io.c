@@ -8,7 +8,7 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api/common/api.h"
-#include "daemon/api/exec/exec_reply.h"
+#include "daemon/api/common/exec_reply.h"
 #include "daemon/process/process.h"
 #include "daemon/server/exchange.h"
 

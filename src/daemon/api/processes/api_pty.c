@@ -11,7 +11,7 @@
 
 #include "cloche/limits.h"
 #include "daemon/api/common/api.h"
-#include "daemon/api/exec/exec_request.h"
+#include "daemon/api/common/exec_request.h"
 #include "daemon/api/processes/terminal.h"
 #include "daemon/machine/template.h"
 #include "daemon/process/process.h"

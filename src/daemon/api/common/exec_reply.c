@@ -1,4 +1,4 @@
-#include "daemon/api/exec/exec_reply.h"
+#include "daemon/api/common/exec_reply.h"
 
 #include <stdlib.h>
 

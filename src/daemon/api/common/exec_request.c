@@ -1,4 +1,4 @@
-#include "daemon/api/exec/exec_request.h"
+#include "daemon/api/common/exec_request.h"
 
 #include <stdio.h>
 #include <stdlib.h>
