@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/api/common/api.h"
+#include "daemon/api/api_routes.h"
 #include "daemon/context.h"
 #include "daemon/machine/priv_link.h"
 #include "daemon/machine/shape.h"

@@ -1,5 +1,10 @@
-#include "daemon/api/common/api.h"
-#include "daemon/server/router.h"
+#include "daemon/api/api_routes.h"
+
+#include "daemon/api/exec/handlers.h"
+#include "daemon/api/files/handlers.h"
+#include "daemon/api/host/handlers.h"
+#include "daemon/api/processes/handlers.h"
+#include "daemon/api/sandboxes/handlers.h"
 
 const struct route api_routes[] = {
     {"GET", "/v1/info", api_info, ROUTE_NO_KEY},

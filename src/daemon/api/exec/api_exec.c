@@ -9,9 +9,9 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
 #include "daemon/api/common/exec_request.h"
+#include "daemon/api/exec/handlers.h"
 #include "daemon/process/exec_changes.h"
 #include "daemon/process/process.h"
 #include "daemon/process/session.h"

@@ -18,8 +18,8 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
+#include "daemon/api/exec/handlers.h"
 #include "daemon/api/exec/run_request.h"
 #include "daemon/link/guest_call.h"
 #include "daemon/process/process.h"

@@ -3,8 +3,8 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
+#include "daemon/api/files/handlers.h"
 #include "daemon/link/file_record.h"
 #include "daemon/server/exchange.h"
 #include "json/json_write.h"

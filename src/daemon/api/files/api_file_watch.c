@@ -5,9 +5,8 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
-#include "daemon/api/common/exec_reply.h"
 #include "daemon/api/files/file_call.h"
+#include "daemon/api/files/handlers.h"
 #include "daemon/link/file_event.h"
 #include "daemon/link/guest_call.h"
 #include "daemon/sandbox/sandbox.h"

@@ -14,8 +14,8 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
+#include "daemon/api/files/handlers.h"
 #include "daemon/archive/tar_thread.h"
 #include "daemon/link/agent_link.h"
 #include "daemon/link/agent_message.h"

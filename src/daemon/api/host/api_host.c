@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/host.h"
 #include "cloche/version.h"
-#include "daemon/api/common/api.h"
+#include "daemon/api/host/handlers.h"
 #include "daemon/context.h"
 #include "daemon/machine/shape.h"
 #include "daemon/sandbox/sandbox.h"

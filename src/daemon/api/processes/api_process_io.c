@@ -7,8 +7,9 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
+#include "daemon/api/processes/handlers.h"
+#include "daemon/api/processes/process_find.h"
 #include "daemon/process/process.h"
 #include "daemon/server/exchange.h"
 
@@ -120,7 +121,7 @@ void api_process_stdin(struct exchange *x)
     static const char *const query[] = {"close", NULL};
     struct error e = ERROR_INIT;
     bool closes = false;
-    struct process *p = api_process_find(x, query, &e);
+    struct process *p = process_find(x, query, &e);
     struct input *in = NULL;
 
     if (p != NULL && exchange_query_bool(x, "close", &closes, &e) == 0 &&
@@ -221,7 +222,7 @@ void api_process_output(struct exchange *x)
         .exchange = x, .on_drain = on_output_drain, .on_end = on_output_end, .context = x};
     struct exec_reply *reply = NULL;
     struct error e = ERROR_INIT;
-    struct process *p = api_process_find(x, query, &e);
+    struct process *p = process_find(x, query, &e);
 
     if (p == NULL || exchange_query_bool(x, "follow", &spec.follows, &e) != 0 ||
         parse_from(x, p, &spec.from, &e) != 0 || exec_reply_start(&spec, p, &reply, &e) != 0) {

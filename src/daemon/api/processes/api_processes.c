@@ -3,7 +3,8 @@
 #include <stdlib.h>
 
 #include "base/buffer.h"
-#include "daemon/api/common/api.h"
+#include "daemon/api/processes/handlers.h"
+#include "daemon/api/processes/process_find.h"
 #include "daemon/process/process.h"
 #include "daemon/process/process_table.h"
 #include "daemon/process/signal_name.h"
@@ -12,15 +13,6 @@
 #include "json/json.h"
 
 #define LIST_BYTES_MAX ((CHANNEL_STREAMS_MAX + PROCESS_ENDED_MAX) * PROCESS_DESCRIPTION_MAX)
-
-struct process *api_process_find(struct exchange *x, const char *const *query, struct error *e)
-{
-    struct sandbox *s = NULL;
-
-    if (exchange_check_query(x, query, e) == 0)
-        s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
-    return s == NULL ? NULL : process_table_find(sandbox_processes(s), exchange_param(x, "pid"), e);
-}
 
 void api_process_list(struct exchange *x)
 {
@@ -151,7 +143,7 @@ void api_process_get(struct exchange *x)
     struct wait *wait = NULL;
     struct error e = ERROR_INIT;
     uint32_t wait_ms = 0;
-    struct process *p = api_process_find(x, query, &e);
+    struct process *p = process_find(x, query, &e);
 
     if (p == NULL || exchange_query_number(x, "wait_ms", 0, PROCESS_WAIT_MS_MAX, &wait_ms, &e) != 0)
         exchange_reply_error(x, &e);
@@ -168,7 +160,7 @@ void api_process_delete(struct exchange *x)
     static const char *const no_query[] = {NULL};
     struct wait *wait = NULL;
     struct error e = ERROR_INIT;
-    struct process *p = api_process_find(x, no_query, &e);
+    struct process *p = process_find(x, no_query, &e);
 
     if (p == NULL || begin_wait(x, p, &wait, &e) != 0) {
         exchange_reply_error(x, &e);
@@ -207,7 +199,7 @@ static void on_signal_body(struct exchange *x, const void *data, size_t size)
     if (json_parse_object(data, size, &tree, &e) == 0 &&
         json_read(tree, "", signal_fields, 1, &fields, &e) == 0 &&
         signal_name_parse(fields.name, &number, &e) == 0)
-        p = api_process_find(x, no_query, &e);
+        p = process_find(x, no_query, &e);
     if (p != NULL && p->state == PROCESS_ENDED) {
         (void)error_set(&e, ERR_CONFLICT, "process %u has ended", p->pid);
         p = NULL;

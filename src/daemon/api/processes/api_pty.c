@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_request.h"
+#include "daemon/api/processes/handlers.h"
 #include "daemon/api/processes/terminal.h"
 #include "daemon/machine/template.h"
 #include "daemon/process/process.h"

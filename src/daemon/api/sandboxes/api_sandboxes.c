@@ -4,8 +4,8 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
 #include "daemon/api/common/sandbox_fields.h"
+#include "daemon/api/sandboxes/handlers.h"
 #include "daemon/context.h"
 #include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
