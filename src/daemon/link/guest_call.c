@@ -7,10 +7,10 @@
 
 #include "daemon/link/agent_message.h"
 
-struct guest_file {
+struct guest_call {
     uv_timer_t timer;
     struct agent_stream *stream;
-    struct guest_file_calls calls;
+    struct guest_call_events events;
     void *arg;
     const char *verb; /* these two for error texts */
     char *path;
@@ -66,7 +66,7 @@ static bool has_dotdot(const char *path)
     return false;
 }
 
-int guest_file_check_path(const char *path, size_t size, struct error *e)
+int guest_call_check_path(const char *path, size_t size, struct error *e)
 {
     if (size == 0)
         return refuse_path("", "is empty", e);
@@ -85,20 +85,20 @@ int guest_file_check_path(const char *path, size_t size, struct error *e)
 
 static void on_timer_closed(uv_handle_t *timer)
 {
-    struct guest_file *f = timer->data;
+    struct guest_call *c = timer->data;
 
-    free(f->path);
-    free(f);
+    free(c->path);
+    free(c);
 }
 
-static void retire(struct guest_file *f)
+static void retire(struct guest_call *c)
 {
-    f->is_over = true;
-    f->stream = NULL;
-    uv_close((uv_handle_t *)&f->timer, on_timer_closed);
+    c->is_over = true;
+    c->stream = NULL;
+    uv_close((uv_handle_t *)&c->timer, on_timer_closed);
 }
 
-static void set_meaning(const struct guest_file *f, const struct agent_end *end, struct error *e)
+static void set_meaning(const struct guest_call *c, const struct agent_end *end, struct error *e)
 {
     enum error_code code = ERR_FILE_REFUSED;
     const char *remedy = "";
@@ -110,14 +110,14 @@ static void set_meaning(const struct guest_file *f, const struct agent_end *end,
         }
     }
     /* The agent's word for what is no regular file; the kernel has it for much else. */
-    if (end->status == EINVAL && agent_op_kind(f->op) != AGENT_OP_RECORDS)
+    if (end->status == EINVAL && agent_op_kind(c->op) != AGENT_OP_RECORDS)
         remedy = "Only regular files can be read and written.";
     /* Not found is what an entry links to. */
-    if (f->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_NOT_FOUND)
+    if (c->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_NOT_FOUND)
         code = ERR_FILE_REFUSED;
-    if (f->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
+    if (c->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
         remedy = "See what is there already, and what the archive puts in its way.";
-    (void)error_set(e, code, "cannot %s \"%.300s\"", f->verb, f->path);
+    (void)error_set(e, code, "cannot %s \"%.300s\"", c->verb, c->path);
     if (end->text[0] != '\0')
         (void)error_cause(e, "%.200s", end->text);
     else
@@ -127,77 +127,77 @@ static void set_meaning(const struct guest_file *f, const struct agent_end *end,
 
 static void on_stream_end(void *arg, enum agent_outcome outcome, const struct agent_end *end)
 {
-    struct guest_file *f = arg;
+    struct guest_call *c = arg;
     struct error e = ERROR_INIT;
     bool is_whole = outcome == AGENT_ENDED && end->status == 0;
 
     if (outcome != AGENT_ENDED)
         (void)error_set(&e, ERR_SANDBOX_GONE, "the sandbox ended before it could %s \"%.300s\"",
-                        f->verb, f->path);
+                        c->verb, c->path);
     else if (!is_whole)
-        set_meaning(f, end, &e);
-    retire(f);
-    f->calls.on_end(f->arg, is_whole ? NULL : &e, is_whole ? end : NULL);
+        set_meaning(c, end, &e);
+    retire(c);
+    c->events.on_end(c->arg, is_whole ? NULL : &e, is_whole ? end : NULL);
 }
 
 /* Has the guest had its turn all the time since the last tick, and done nothing? */
 static void on_timer(uv_timer_t *timer)
 {
-    struct guest_file *f = timer->data;
-    bool is_guests_turn = f->is_write ? f->is_short_of_room || f->is_finished : f->unconsumed == 0;
+    struct guest_call *c = timer->data;
+    bool is_guests_turn = c->is_write ? c->is_short_of_room || c->is_finished : c->unconsumed == 0;
     /* What is watched may be quiet for ever, and DIFF waits for us to ask. */
-    bool may_be_silent = f->has_started && (f->op == CHANNEL_OP_WATCH ||
-                                            (f->op == CHANNEL_OP_DIFF && !f->is_finished));
+    bool may_be_silent = c->has_started && (c->op == CHANNEL_OP_WATCH ||
+                                            (c->op == CHANNEL_OP_DIFF && !c->is_finished));
     struct error e = ERROR_INIT;
 
-    if (f->has_progress || !is_guests_turn || may_be_silent) {
-        f->has_progress = false;
+    if (c->has_progress || !is_guests_turn || may_be_silent) {
+        c->has_progress = false;
         return;
     }
     (void)error_set(&e, ERR_UNREACHABLE, "the sandbox made no progress with \"%.300s\" for %u s",
-                    f->path, GUEST_FILE_STALL_MS / 1000);
+                    c->path, GUEST_CALL_STALL_MS / 1000);
     (void)error_remedy(&e, "See if the sandbox's processes leave it any CPU; else delete it.");
-    agent_stream_abandon(f->stream);
-    retire(f);
-    f->calls.on_end(f->arg, &e, NULL);
+    agent_stream_abandon(c->stream);
+    retire(c);
+    c->events.on_end(c->arg, &e, NULL);
 }
 
 static void on_stream_info(void *arg, const struct agent_info *info)
 {
-    struct guest_file *f = arg;
+    struct guest_call *c = arg;
 
-    f->has_progress = true;
-    f->has_started = true;
-    if (f->calls.on_info != NULL)
-        f->calls.on_info(f->arg, info);
+    c->has_progress = true;
+    c->has_started = true;
+    if (c->events.on_info != NULL)
+        c->events.on_info(c->arg, info);
 }
 
 static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *data, size_t size)
 {
-    struct guest_file *f = arg;
+    struct guest_call *c = arg;
 
-    f->has_progress = true;
-    if (f->is_write) { /* a sign of life */
-        agent_stream_consume(f->stream, lane, size);
+    c->has_progress = true;
+    if (c->is_write) { /* a sign of life */
+        agent_stream_consume(c->stream, lane, size);
         return;
     }
-    f->unconsumed += size;
-    f->calls.on_data(f->arg, data, size);
+    c->unconsumed += size;
+    c->events.on_data(c->arg, data, size);
 }
 
 static void on_stream_writable(void *arg)
 {
-    struct guest_file *f = arg;
+    struct guest_call *c = arg;
 
-    f->has_progress = true;
-    f->is_short_of_room = false;
-    if (f->calls.on_writable != NULL)
-        f->calls.on_writable(f->arg);
+    c->has_progress = true;
+    c->is_short_of_room = false;
+    if (c->events.on_writable != NULL)
+        c->events.on_writable(c->arg);
 }
 
-int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
-                   const char *path, struct buffer *request, const struct guest_file_calls *calls,
-                   void *arg, struct guest_file **ret_file, struct error *e)
+int guest_call_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
+                   const char *path, struct buffer *request, const struct guest_call_events *events,
+                   void *arg, struct guest_call **ret_call, struct error *e)
 {
     static const struct agent_stream_calls stream_calls = {
         .on_info = on_stream_info,
@@ -205,93 +205,93 @@ int guest_file_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
         .on_writable = on_stream_writable,
         .on_end = on_stream_end,
     };
-    struct guest_file *f = calloc(1, sizeof(*f));
+    struct guest_call *c = calloc(1, sizeof(*c));
 
-    if (f == NULL || (f->path = strdup(path)) == NULL) {
-        free(f);
-        return error_set(e, ERR_INTERNAL, "out of memory for a file transfer");
+    if (c == NULL || (c->path = strdup(path)) == NULL) {
+        free(c);
+        return error_set(e, ERR_INTERNAL, "out of memory for a call to the guest");
     }
-    f->calls = *calls;
-    f->arg = arg;
-    f->verb = verb;
-    f->op = op;
-    f->is_write = op == CHANNEL_OP_WRITE || op == CHANNEL_OP_TREE_IN;
-    bool sends = f->is_write || op == CHANNEL_OP_DIFF;
-    if (agent_stream_open(link, op, sends, request, &stream_calls, f, &f->stream, e) != 0) {
-        free(f->path);
-        free(f);
+    c->events = *events;
+    c->arg = arg;
+    c->verb = verb;
+    c->op = op;
+    c->is_write = op == CHANNEL_OP_WRITE || op == CHANNEL_OP_TREE_IN;
+    bool sends = c->is_write || op == CHANNEL_OP_DIFF;
+    if (agent_stream_open(link, op, sends, request, &stream_calls, c, &c->stream, e) != 0) {
+        free(c->path);
+        free(c);
         return -1;
     }
-    (void)uv_timer_init(loop, &f->timer);
-    f->timer.data = f;
-    (void)uv_timer_start(&f->timer, on_timer, GUEST_FILE_STALL_MS, GUEST_FILE_STALL_MS);
-    *ret_file = f;
+    (void)uv_timer_init(loop, &c->timer);
+    c->timer.data = c;
+    (void)uv_timer_start(&c->timer, on_timer, GUEST_CALL_STALL_MS, GUEST_CALL_STALL_MS);
+    *ret_call = c;
     return 0;
 }
 
-int guest_file_read(uv_loop_t *loop, struct agent_link *link, const char *path,
-                    const struct guest_file_range *range, const struct guest_file_calls *calls,
-                    void *arg, struct guest_file **ret_file, struct error *e)
+int guest_call_read(uv_loop_t *loop, struct agent_link *link, const char *path,
+                    const struct guest_call_range *range, const struct guest_call_events *events,
+                    void *arg, struct guest_call **ret_call, struct error *e)
 {
-    static const struct guest_file_range whole = {0, UINT64_MAX};
-    const struct guest_file_range *of = range != NULL ? range : &whole;
+    static const struct guest_call_range whole = {0, UINT64_MAX};
+    const struct guest_call_range *of = range != NULL ? range : &whole;
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     int rc = agent_request_read(&request, of->offset, of->length, path, e);
 
     if (rc == 0)
-        rc = guest_file_ask(loop, link, CHANNEL_OP_READ, "read", path, &request, calls, arg,
-                            ret_file, e);
+        rc = guest_call_ask(loop, link, CHANNEL_OP_READ, "read", path, &request, events, arg,
+                            ret_call, e);
     buffer_fini(&request);
     return rc;
 }
 
-int guest_file_write(uv_loop_t *loop, struct agent_link *link, const char *path, uint32_t mode,
-                     const struct guest_file_calls *calls, void *arg, struct guest_file **ret_file,
-                     struct error *e)
+int guest_call_write(uv_loop_t *loop, struct agent_link *link, const char *path, uint32_t mode,
+                     const struct guest_call_events *events, void *arg,
+                     struct guest_call **ret_call, struct error *e)
 {
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     int rc = agent_request_write(&request, mode, path, e);
 
     if (rc == 0)
-        rc = guest_file_ask(loop, link, CHANNEL_OP_WRITE, "write", path, &request, calls, arg,
-                            ret_file, e);
+        rc = guest_call_ask(loop, link, CHANNEL_OP_WRITE, "write", path, &request, events, arg,
+                            ret_call, e);
     buffer_fini(&request);
     return rc;
 }
 
-void guest_file_consume(struct guest_file *f, size_t size)
+void guest_call_consume(struct guest_call *c, size_t size)
 {
-    if (f->is_over)
+    if (c->is_over)
         return;
-    assert(size <= f->unconsumed);
-    f->unconsumed -= size;
-    agent_stream_consume(f->stream, CHANNEL_LANE_IN, size);
+    assert(size <= c->unconsumed);
+    c->unconsumed -= size;
+    agent_stream_consume(c->stream, CHANNEL_LANE_IN, size);
 }
 
-size_t guest_file_send(struct guest_file *f, const void *data, size_t size)
+size_t guest_call_send(struct guest_call *c, const void *data, size_t size)
 {
-    if (f->is_over)
+    if (c->is_over)
         return size;
-    size_t taken = agent_stream_send(f->stream, data, size);
+    size_t taken = agent_stream_send(c->stream, data, size);
 
-    f->has_progress = f->has_progress || taken > 0;
-    f->is_short_of_room = taken < size;
+    c->has_progress = c->has_progress || taken > 0;
+    c->is_short_of_room = taken < size;
     return taken;
 }
 
-void guest_file_finish(struct guest_file *f)
+void guest_call_finish(struct guest_call *c)
 {
-    if (f->is_over)
+    if (c->is_over)
         return;
-    f->is_finished = true;
-    f->has_progress = true;
-    agent_stream_eof(f->stream);
+    c->is_finished = true;
+    c->has_progress = true;
+    agent_stream_eof(c->stream);
 }
 
-void guest_file_abandon(struct guest_file *f)
+void guest_call_abandon(struct guest_call *c)
 {
-    if (f == NULL || f->is_over)
+    if (c == NULL || c->is_over)
         return;
-    agent_stream_abandon(f->stream);
-    retire(f);
+    agent_stream_abandon(c->stream);
+    retire(c);
 }

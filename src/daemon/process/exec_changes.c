@@ -8,7 +8,7 @@
 #include "daemon/link/guest_call.h"
 
 struct exec_changes {
-    struct guest_file *file; /* NULL: over */
+    struct guest_call *file; /* NULL: over */
     struct exec_changes_calls calls;
     void *arg;
     struct agent_link *link;
@@ -43,10 +43,10 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
 {
     struct exec_changes *c = arg;
 
-    guest_file_consume(c->file, size);
+    guest_call_consume(c->file, size);
     if (buffer_append(&c->events, data, size) == 0)
         return;
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     agent_link_accuse(c->link, "more changes of files than it may tell");
     tell(c, NULL);
 }
@@ -90,7 +90,7 @@ int exec_changes_new(uv_loop_t *loop, struct agent_link *link,
                      const struct exec_changes_calls *calls, void *arg,
                      struct exec_changes **ret_changes, struct error *e)
 {
-    static const struct guest_file_calls file_calls = {
+    static const struct guest_call_events file_calls = {
         .on_info = on_info, .on_data = on_data, .on_end = on_end};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     struct exec_changes *c = calloc(1, sizeof(*c));
@@ -104,7 +104,7 @@ int exec_changes_new(uv_loop_t *loop, struct agent_link *link,
     c->objects = (struct buffer)BUFFER_INIT(EXEC_CHANGES_BYTES_MAX);
     int result = agent_request_diff(&request, e);
     if (result == 0)
-        result = guest_file_ask(loop, link, CHANNEL_OP_DIFF, "tell the changes of", "/", &request,
+        result = guest_call_ask(loop, link, CHANNEL_OP_DIFF, "tell the changes of", "/", &request,
                                 &file_calls, c, &c->file, e);
     buffer_fini(&request);
     if (result != 0)
@@ -119,7 +119,7 @@ bool exec_changes_ask(struct exec_changes *c)
     if (c->file == NULL)
         return false;
     c->is_asked = true;
-    guest_file_finish(c->file);
+    guest_call_finish(c->file);
     return true;
 }
 
@@ -145,7 +145,7 @@ void exec_changes_free(struct exec_changes *c)
 {
     if (c == NULL)
         return;
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     buffer_fini(&c->events);
     buffer_fini(&c->objects);
     free(c);

@@ -48,7 +48,7 @@ struct run_call {
     bool is_streamed;
     struct sandbox *starting; /* CREATING */
     char id[SANDBOX_ID_BYTES_MAX];
-    struct guest_file *file; /* PUTTING, COLLECTING: the transfer under way */
+    struct guest_call *file; /* PUTTING, COLLECTING: the transfer under way */
     size_t file_index;       /* PUTTING: which, and how much of it was sent */
     size_t file_used;
     struct exec_reply *reply;
@@ -80,7 +80,7 @@ static void stop(struct run_call *call)
 {
     exec_reply_free(call->reply);
     call->reply = NULL;
-    guest_file_abandon(call->file);
+    guest_call_abandon(call->file);
     call->file = NULL;
     destroy_sandbox(call);
 }
@@ -201,7 +201,7 @@ static void collect_next(struct run_call *call);
 /* Gives up the file that is under way, and goes on with the next. */
 static void refuse_file(struct run_call *call, const struct error *why)
 {
-    guest_file_abandon(call->file);
+    guest_call_abandon(call->file);
     call->file = NULL;
     put_file(call, why);
     call->collect_item = call->collect_item->next;
@@ -236,7 +236,7 @@ static void on_collect_data(void *arg, const uint8_t *data, size_t size)
     else if (buffer_append(&call->content, data, size) != 0)
         refuse_large(call);
     else
-        guest_file_consume(call->file, size);
+        guest_call_consume(call->file, size);
 }
 
 static void on_collect_end(void *arg, const struct error *why, const struct agent_end *end)
@@ -253,7 +253,7 @@ static void on_collect_end(void *arg, const struct error *why, const struct agen
 /* Starts the next transfer; those that cannot even start are told at once. */
 static void collect_next(struct run_call *call)
 {
-    static const struct guest_file_calls calls = {
+    static const struct guest_call_events calls = {
         .on_info = on_collect_info, .on_data = on_collect_data, .on_end = on_collect_end};
     struct exchange *x = call->exchange;
 
@@ -263,7 +263,7 @@ static void collect_next(struct run_call *call)
 
         call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
         if (s != NULL &&
-            guest_file_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
+            guest_call_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
                             NULL, &calls, call, &call->file, &e) == 0)
             return;
         put_file(call, &e);
@@ -342,9 +342,9 @@ static void feed_file(void *arg)
     const struct run_file *file = &call->request.files[call->file_index];
 
     call->file_used +=
-        guest_file_send(call->file, file->data + call->file_used, file->size - call->file_used);
+        guest_call_send(call->file, file->data + call->file_used, file->size - call->file_used);
     if (call->file_used == file->size)
-        guest_file_finish(call->file);
+        guest_call_finish(call->file);
 }
 
 static void put_next(struct run_call *call);
@@ -368,7 +368,7 @@ static void on_put_end(void *arg, const struct error *why, const struct agent_en
 
 static void put_next(struct run_call *call)
 {
-    static const struct guest_file_calls calls = {.on_writable = feed_file, .on_end = on_put_end};
+    static const struct guest_call_events calls = {.on_writable = feed_file, .on_end = on_put_end};
     struct exchange *x = call->exchange;
     struct error e = ERROR_INIT;
     struct sandbox *s = sandbox_find(exchange_context(x), call->id, &e);
@@ -383,7 +383,7 @@ static void put_next(struct run_call *call)
     }
     const struct run_file *file = &call->request.files[call->file_index];
     call->file_used = 0;
-    if (guest_file_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &calls, call,
+    if (guest_call_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &calls, call,
                          &call->file, &e) != 0)
         reply_error(call, &e);
     else

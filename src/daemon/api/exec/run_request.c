@@ -65,7 +65,7 @@ static int decode(struct run_file *file, const char *text, struct error *e)
 
 static int take_file(struct run_file *file, const struct file_fields *f, struct error *e)
 {
-    if (guest_file_check_path(f->path, strlen(f->path), e) != 0 ||
+    if (guest_call_check_path(f->path, strlen(f->path), e) != 0 ||
         file_mode_parse(f->mode, &file->mode, e) != 0)
         return -1;
     file->path = f->path;
@@ -114,7 +114,7 @@ static int check_collect(const struct run_request *r, struct error *e)
     size_t i = 0;
 
     cJSON_ArrayForEach (item, r->collect) {
-        if (guest_file_check_path(item->valuestring, strlen(item->valuestring), e) != 0)
+        if (guest_call_check_path(item->valuestring, strlen(item->valuestring), e) != 0)
             return error_wrap(e, "collect[%zu]", i);
         i++;
     }

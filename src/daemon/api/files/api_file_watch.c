@@ -30,7 +30,7 @@ enum phase {
 static void stop(struct file_call *c)
 {
     c->number = PHASE_OVER;
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     c->file = NULL;
     exchange_abort(c->exchange);
 }
@@ -38,7 +38,7 @@ static void stop(struct file_call *c)
 static void accuse(struct file_call *c, const struct error *why)
 {
     c->number = PHASE_OVER;
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     c->file = NULL;
     file_call_accuse(c, why);
 }
@@ -53,7 +53,7 @@ static int take_event(struct file_call *c, struct buffer *line, struct error *e)
         return result;
     buffer_consume(&c->records, used);
     if (c->file != NULL)
-        guest_file_consume(c->file, used);
+        guest_call_consume(c->file, used);
     if (line->size > 0 && exchange_write(c->exchange, buffer_bytes(line), line->size) != 0)
         return error_set(e, ERR_INTERNAL, "an event could not be sent");
     buffer_consume(line, line->size);
@@ -129,7 +129,7 @@ static void on_end(void *arg, const struct error *why, const struct agent_end *e
 static int start(struct exchange *x, struct error *e)
 {
     static const char *const query[] = {"path", "recursive", NULL};
-    static const struct guest_file_calls calls = {
+    static const struct guest_call_events calls = {
         .on_info = on_info, .on_data = on_data, .on_end = on_end};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     const char *path = NULL;
@@ -144,7 +144,7 @@ static int start(struct exchange *x, struct error *e)
         return -1;
     int rc = agent_request_watch(&request, is_tree ? CHANNEL_WATCH_TREE : 0, c->path, e);
     if (rc == 0)
-        rc = guest_file_ask(exchange_loop(x), sandbox_agent(s), CHANNEL_OP_WATCH, "watch", c->path,
+        rc = guest_call_ask(exchange_loop(x), sandbox_agent(s), CHANNEL_OP_WATCH, "watch", c->path,
                             &request, &calls, c, &c->file, e);
     buffer_fini(&request);
     return rc;

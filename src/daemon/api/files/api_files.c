@@ -29,7 +29,7 @@ _Static_assert(QUEUE_HIGH + CHANNEL_WINDOW_BYTES <= HTTP_REPLY_QUEUE_MAX,
 
 /* One transfer; lives until the exchange closes. */
 struct transfer {
-    struct guest_file *file; /* NULL when over */
+    struct guest_call *file; /* NULL when over */
     const char *path;        /* the exchange's */
     uint32_t mode;
     SHA2_CTX sha256;       /* PUT */
@@ -45,7 +45,7 @@ static void on_close(struct exchange *x)
 {
     struct transfer *t = exchange_user(x);
 
-    guest_file_abandon(t->file);
+    guest_call_abandon(t->file);
     buffer_fini(&t->pending);
     free(t);
 }
@@ -55,7 +55,7 @@ static void on_gone(struct exchange *x)
 {
     struct transfer *t = exchange_user(x);
 
-    guest_file_abandon(t->file);
+    guest_call_abandon(t->file);
     t->file = NULL;
     exchange_abort(x);
 }
@@ -67,7 +67,7 @@ static struct transfer *begin(struct exchange *x, const char *const *query,
     const char *path = NULL;
 
     if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
-        guest_file_check_path(path, strlen(path), e) != 0)
+        guest_call_check_path(path, strlen(path), e) != 0)
         return NULL;
     struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
     if (s == NULL)
@@ -125,7 +125,7 @@ static void on_put_writable(void *arg)
     struct transfer *t = exchange_user(x);
 
     buffer_consume(&t->pending,
-                   guest_file_send(t->file, buffer_bytes(&t->pending), t->pending.size));
+                   guest_call_send(t->file, buffer_bytes(&t->pending), t->pending.size));
     if (t->pending.size == 0)
         exchange_resume(x);
 }
@@ -138,13 +138,13 @@ static void on_put_data(struct exchange *x, const void *data, size_t size)
     if (t->file == NULL)
         return; /* replied already, with an error */
     SHA256Update(&t->sha256, data, size);
-    size_t taken = guest_file_send(t->file, data, size);
+    size_t taken = guest_call_send(t->file, data, size);
     if (taken == size)
         return;
     exchange_pause(x);
     if (buffer_append(&t->pending, (const uint8_t *)data + taken, size - taken) == 0)
         return;
-    guest_file_abandon(t->file);
+    guest_call_abandon(t->file);
     t->file = NULL;
     (void)error_set(&e, ERR_INTERNAL, "out of memory for a file transfer");
     exchange_reply_error(x, &e);
@@ -157,10 +157,10 @@ static void on_put_body_end(struct exchange *x, const struct error *failure)
     if (t->file == NULL)
         return;
     if (failure == NULL) {
-        guest_file_finish(t->file);
+        guest_call_finish(t->file);
         return;
     }
-    guest_file_abandon(t->file);
+    guest_call_abandon(t->file);
     t->file = NULL;
     exchange_reply_error(x, failure);
 }
@@ -168,15 +168,15 @@ static void on_put_body_end(struct exchange *x, const struct error *failure)
 void api_file_put(struct exchange *x)
 {
     static const char *const query[] = {"path", "mode", NULL};
-    static const struct guest_file_calls calls = {.on_writable = on_put_writable,
-                                                  .on_end = on_put_end};
+    static const struct guest_call_events calls = {.on_writable = on_put_writable,
+                                                   .on_end = on_put_end};
     struct agent_link *link = NULL;
     struct error e = ERROR_INIT;
     uint32_t mode = 0;
 
     struct transfer *t = begin(x, query, &link, &e);
     if (t == NULL || file_mode_parse(exchange_query(x, "mode"), &mode, &e) != 0 ||
-        guest_file_write(exchange_loop(x), link, t->path, mode, &calls, x, &t->file, &e) != 0) {
+        guest_call_write(exchange_loop(x), link, t->path, mode, &calls, x, &t->file, &e) != 0) {
         exchange_reply_error(x, &e);
         return;
     }
@@ -217,13 +217,13 @@ static void on_get_drain(struct exchange *x)
 
     t->unconsumed = 0;
     if (t->file != NULL)
-        guest_file_consume(t->file, size);
+        guest_call_consume(t->file, size);
 }
 
 /* Nothing more is wanted of the guest. */
 static void stop_reading(struct transfer *t)
 {
-    guest_file_abandon(t->file);
+    guest_call_abandon(t->file);
     t->file = NULL;
 }
 
@@ -297,7 +297,7 @@ static void on_get_data(void *arg, const uint8_t *data, size_t size)
     } else if (exchange_queued(x) > QUEUE_HIGH) {
         t->unconsumed += size;
     } else {
-        guest_file_consume(t->file, size);
+        guest_call_consume(t->file, size);
     }
 }
 
@@ -322,19 +322,19 @@ static void on_get_end(void *arg, const struct error *why, const struct agent_en
 void api_file_get(struct exchange *x)
 {
     static const char *const query[] = {"path", NULL};
-    static const struct guest_file_calls calls = {
+    static const struct guest_call_events calls = {
         .on_info = on_get_info, .on_data = on_get_data, .on_end = on_get_end};
     struct agent_link *link = NULL;
     struct error e = ERROR_INIT;
 
     struct transfer *t = begin(x, query, &link, &e);
-    struct guest_file_range range = {0, UINT64_MAX};
+    struct guest_call_range range = {0, UINT64_MAX};
     if (t != NULL)
         take_range(x, t);
     if (t != NULL && t->has_range)
-        range = (struct guest_file_range){t->range.is_suffix ? CHANNEL_READ_TAIL : t->range.first,
+        range = (struct guest_call_range){t->range.is_suffix ? CHANNEL_READ_TAIL : t->range.first,
                                           t->range.length};
     if (t == NULL ||
-        guest_file_read(exchange_loop(x), link, t->path, &range, &calls, x, &t->file, &e) != 0)
+        guest_call_read(exchange_loop(x), link, t->path, &range, &calls, x, &t->file, &e) != 0)
         exchange_reply_error(x, &e);
 }

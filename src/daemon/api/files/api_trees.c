@@ -29,7 +29,7 @@
 /* One transfer; lives until the exchange closes. */
 struct transfer {
     struct exchange *exchange;
-    struct guest_file *guest;  /* NULL when over */
+    struct guest_call *guest;  /* NULL when over */
     struct tar_thread *thread; /* NULL when over */
     char path[CHANNEL_PATH_MAX];
     struct buffer to_thread; /* what it did not take at once */
@@ -41,7 +41,7 @@ struct transfer {
 
 static void stop(struct transfer *t)
 {
-    guest_file_abandon(t->guest);
+    guest_call_abandon(t->guest);
     t->guest = NULL;
     tar_thread_abandon(t->thread);
     t->thread = NULL;
@@ -82,7 +82,7 @@ static void on_gone(struct exchange *x)
 /* What both directions start with: a thread, and an operation of the running sandbox. */
 static struct transfer *begin(struct exchange *x, enum tar_direction direction,
                               const struct tar_thread_calls *thread_calls,
-                              const struct guest_file_calls *guest_calls, struct error *e)
+                              const struct guest_call_events *guest_calls, struct error *e)
 {
     static const char *const query[] = {"path", NULL};
     enum channel_op op = direction == TAR_UNPACK ? CHANNEL_OP_TREE_IN : CHANNEL_OP_TREE_OUT;
@@ -112,7 +112,7 @@ static struct transfer *begin(struct exchange *x, enum tar_direction direction,
     if (rc == 0)
         rc = agent_request_tree(&request, op, t->path, e);
     if (rc == 0)
-        rc = guest_file_ask(exchange_loop(x), sandbox_agent(s), op, verb, t->path, &request,
+        rc = guest_call_ask(exchange_loop(x), sandbox_agent(s), op, verb, t->path, &request,
                             guest_calls, t, &t->guest, e);
     buffer_fini(&request);
     return rc == 0 ? t : NULL;
@@ -160,7 +160,7 @@ static void on_put_guest_end(void *arg, const struct error *why, const struct ag
 static void finish_guest(struct transfer *t)
 {
     if (t->guest != NULL && t->thread == NULL && t->to_guest.size == 0)
-        guest_file_finish(t->guest);
+        guest_call_finish(t->guest);
 }
 
 static void on_put_guest_writable(void *arg)
@@ -168,7 +168,7 @@ static void on_put_guest_writable(void *arg)
     struct transfer *t = arg;
 
     buffer_consume(&t->to_guest,
-                   guest_file_send(t->guest, buffer_bytes(&t->to_guest), t->to_guest.size));
+                   guest_call_send(t->guest, buffer_bytes(&t->to_guest), t->to_guest.size));
     if (t->to_guest.size > 0)
         return;
     if (t->thread != NULL)
@@ -179,7 +179,7 @@ static void on_put_guest_writable(void *arg)
 static void on_put_thread_data(void *arg, const uint8_t *data, size_t size)
 {
     struct transfer *t = arg;
-    size_t taken = guest_file_send(t->guest, data, size);
+    size_t taken = guest_call_send(t->guest, data, size);
 
     if (taken == size)
         return;
@@ -240,8 +240,8 @@ void api_tree_put(struct exchange *x)
     static const struct tar_thread_calls thread_calls = {.on_data = on_put_thread_data,
                                                          .on_writable = on_put_thread_writable,
                                                          .on_end = on_put_thread_end};
-    static const struct guest_file_calls guest_calls = {.on_writable = on_put_guest_writable,
-                                                        .on_end = on_put_guest_end};
+    static const struct guest_call_events guest_calls = {.on_writable = on_put_guest_writable,
+                                                         .on_end = on_put_guest_end};
     struct error e = ERROR_INIT;
 
     if (begin(x, TAR_UNPACK, &thread_calls, &guest_calls, &e) == NULL)
@@ -273,7 +273,7 @@ static void on_get_guest_data(void *arg, const uint8_t *data, size_t size)
     /* In their order: nothing overtakes what waits. */
     size_t taken = t->to_thread.size == 0 ? tar_thread_send(t->thread, data, size) : 0;
 
-    guest_file_consume(t->guest, taken);
+    guest_call_consume(t->guest, taken);
     if (buffer_append(&t->to_thread, data + taken, size - taken) != 0)
         fail_memory(t);
 }
@@ -299,7 +299,7 @@ static void on_get_thread_writable(void *arg)
 
     buffer_consume(&t->to_thread, taken);
     if (t->guest != NULL)
-        guest_file_consume(t->guest, taken);
+        guest_call_consume(t->guest, taken);
     finish_thread(t);
 }
 
@@ -355,8 +355,8 @@ void api_tree_get(struct exchange *x)
     static const struct tar_thread_calls thread_calls = {.on_data = on_get_thread_data,
                                                          .on_writable = on_get_thread_writable,
                                                          .on_end = on_get_thread_end};
-    static const struct guest_file_calls guest_calls = {.on_data = on_get_guest_data,
-                                                        .on_end = on_get_guest_end};
+    static const struct guest_call_events guest_calls = {.on_data = on_get_guest_data,
+                                                         .on_end = on_get_guest_end};
     struct error e = ERROR_INIT;
 
     if (begin(x, TAR_PACK, &thread_calls, &guest_calls, &e) == NULL)

@@ -31,12 +31,12 @@ int file_call_take_path(const char *path, size_t size, char ret_path[CHANNEL_PAT
         return 0;
     }
     if (size >= CHANNEL_PATH_MAX)
-        return guest_file_check_path(path, size, e);
+        return guest_call_check_path(path, size, e);
     /* A copy that ends where the path does: the check reads up to a NUL. */
     char checked[CHANNEL_PATH_MAX];
     memcpy(checked, path, size);
     checked[size] = '\0';
-    if (guest_file_check_path(checked, size, e) != 0)
+    if (guest_call_check_path(checked, size, e) != 0)
         return -1;
     memcpy(ret_path, checked, size + 1);
     return 0;
@@ -46,7 +46,7 @@ static void on_close(struct exchange *x)
 {
     struct file_call *c = exchange_user(x);
 
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     buffer_fini(&c->records);
     free(c);
 }
@@ -56,7 +56,7 @@ static void on_gone(struct exchange *x)
 {
     struct file_call *c = exchange_user(x);
 
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     c->file = NULL;
     exchange_abort(x);
 }
@@ -96,11 +96,11 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
     struct file_call *c = arg;
     struct error e = ERROR_INIT;
 
-    guest_file_consume(c->file, size);
+    guest_call_consume(c->file, size);
     bool has_room = exchange_hold(c->exchange, size, &e) == 0;
     if (has_room && buffer_append(&c->records, data, size) == 0)
         return;
-    guest_file_abandon(c->file);
+    guest_call_abandon(c->file);
     c->file = NULL;
     if (!has_room) {
         exchange_reply_error(c->exchange, &e);
@@ -125,13 +125,13 @@ int file_call_start(struct file_call *c, enum channel_op op, const char *verb,
                     struct buffer *request, void (*on_done)(struct file_call *c, uint32_t flags),
                     struct error *e)
 {
-    static const struct guest_file_calls calls = {.on_data = on_data, .on_end = on_end};
+    static const struct guest_call_events calls = {.on_data = on_data, .on_end = on_end};
     struct exchange *x = c->exchange;
     struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
 
     if (s == NULL)
         return -1;
     c->on_done = on_done;
-    return guest_file_ask(exchange_loop(x), sandbox_agent(s), op, verb, c->path, request, &calls, c,
+    return guest_call_ask(exchange_loop(x), sandbox_agent(s), op, verb, c->path, request, &calls, c,
                           &c->file, e);
 }

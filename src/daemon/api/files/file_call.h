@@ -11,12 +11,12 @@
 #include "daemon/link/agent_message.h"
 
 struct exchange;
-struct guest_file;
+struct guest_call;
 
 /* Lives until the exchange closes. */
 struct file_call {
     struct exchange *exchange;
-    struct guest_file *file; /* NULL before and after the operation */
+    struct guest_call *file; /* NULL before and after the operation */
     struct buffer records;
     void (*on_done)(struct file_call *c, uint32_t flags);
     char path[CHANNEL_PATH_MAX];
@@ -29,7 +29,7 @@ struct file_call {
 int file_call_query_path(const struct exchange *x, const char **ret_path, struct error *e)
     __attribute__((warn_unused_result));
 
-/* A path that may be a directory's, the root included: checked as guest_file_check_path() does, and
+/* A path that may be a directory's, the root included: checked as guest_call_check_path() does, and
  * without the slashes at its end. `size` counts the bytes before the final NUL. */
 int file_call_take_path(const char *path, size_t size, char ret_path[CHANNEL_PATH_MAX],
                         struct error *e) __attribute__((warn_unused_result));

@@ -169,7 +169,7 @@ static void test_paths(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_int_equal(guest_file_check_path((const char *)cases[i].path, cases[i].size, &e),
+        assert_int_equal(guest_call_check_path((const char *)cases[i].path, cases[i].size, &e),
                          cases[i].result);
         if (cases[i].result != 0)
             assert_int_equal(e.code, ERR_INVALID_PATH);
@@ -177,8 +177,8 @@ static void test_paths(void **state)
     memset(path, 'x', sizeof(path));
     path[0] = '/';
     path[CHANNEL_PATH_MAX] = '\0';
-    assert_int_equal(guest_file_check_path(path, CHANNEL_PATH_MAX - 1, &e), 0);
-    assert_int_equal(guest_file_check_path(path, CHANNEL_PATH_MAX, &e), -1);
+    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX - 1, &e), 0);
+    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX, &e), -1);
 }
 
 static void test_modes(void **state)
