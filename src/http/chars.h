@@ -2,9 +2,6 @@
 #pragma once
 
 #include <stdbool.h>
-#include <stddef.h>
-
-#include "http/head.h"
 
 /* tchar of RFC 9110 5.6.2 */
 bool http_is_tchar(char c);
@@ -17,6 +14,3 @@ bool http_is_control(char c);
 
 /* 0..15, or -1 for what is no hexadecimal digit. */
 int http_hex_digit(char c);
-
-/* Without the spaces and tabs at both ends. */
-struct http_span http_span_trim(struct http_span s);

@@ -13,12 +13,7 @@
 
 #include "base/error.h"
 #include "cloche/limits.h"
-
-/* Bytes inside somebody else's buffer; not NUL-terminated. */
-struct http_span {
-    const char *data;
-    size_t size;
-};
+#include "http/span.h"
 
 /* How far an incremental parser is. */
 enum http_result {
@@ -74,7 +69,6 @@ struct http_head {
     struct http_span host; /* value of Host; empty in HTTP/1.0 without one */
 
     int status; /* 100..599 */
-    struct http_span reason;
 
     enum http_framing framing;
     uint64_t content_length; /* with HTTP_BODY_LENGTH; at most INT64_MAX */
@@ -113,16 +107,3 @@ void http_head_rebase(struct http_head *h, const char *from, const char *to);
 /* The first header of that name (lower or upper case), or NULL. */
 const struct http_header *http_head_find(const struct http_head *h, const char *name)
     __attribute__((nonnull));
-
-/* Takes the next element from the front of a comma-separated list; false when there is none left.
- * Empty elements are skipped (RFC 9110 5.6.1.2). */
-bool http_list_next(struct http_span *list, struct http_span *ret_element);
-
-/* Whether a span is that text, case being ignored for ASCII letters. */
-bool http_span_is(struct http_span s, const char *text);
-
-/* Whether all of a span (at least one byte) are characters of a token (RFC 9110 5.6.2). */
-bool http_is_token(struct http_span s);
-
-/* The name of a method other than HTTP_OTHER. */
-const char *http_method_name(enum http_method method);

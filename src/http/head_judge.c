@@ -3,10 +3,9 @@
  * on. RFC 9112 6.3 lists the cases; where it lets a recipient choose between repair and refusal,
  * we refuse, since another parser on the way may have chosen the other repair (request smuggling).
  */
-#include <string.h>
+#include "http/head_judge.h"
 
 #include "http/chars.h"
-#include "http/head_private.h"
 
 /* What is gathered while going over the fields. */
 struct judgement {

@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "http/chars.h"
+#include "http/span.h"
 
 static int bad(struct error *e, const char *what)
 {

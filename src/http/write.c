@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "http/chars.h"
+#include "http/span.h"
 
 static const struct {
     int status;

@@ -44,8 +44,7 @@ static void check_head(const struct http_head *h)
     int failed;
 
     if (h->is_response) {
-        failed = buffer_printf(&b, "HTTP/1.%d %d ", h->minor_version, h->status);
-        append_span(&b, h->reason, "\r\n");
+        failed = buffer_printf(&b, "HTTP/1.%d %d \r\n", h->minor_version, h->status);
     } else {
         append_span(&b, h->method_name, " ");
         append_span(&b, h->target, " ");

@@ -1,7 +1,11 @@
-/* Between the files of the head parser. */
+/* The second half of parsing a head: what its fields mean together. */
 #pragma once
 
+#include <stdbool.h>
+
+#include "base/error.h"
 #include "http/head.h"
+#include "http/span.h"
 
 /*
  * Checks the header fields of a head whose start line is parsed and which has its headers, and
