@@ -15,8 +15,6 @@
 #include <stdint.h>
 #include <sys/un.h>
 
-#include "cloche/priv_proto.h"
-
 /* In the daemon. */
 enum handover_daemon_fd {
     HANDOVER_DAEMON_PRIV = 3,      /* SOCK_SEQPACKET to priv (cloche/priv_proto.h) */
@@ -33,7 +31,7 @@ enum handover_daemon_fd {
 
 /* In priv. */
 enum handover_priv_fd {
-    HANDOVER_PRIV_CONTROL = PRIV_CONTROL_FD,
+    HANDOVER_PRIV_CONTROL = 3,    /* SOCK_SEQPACKET to the daemon (cloche/priv_proto.h) */
     HANDOVER_PRIV_SETTINGS = 4,   /* as the daemon's, without priv_pid */
     HANDOVER_PRIV_PROGRAM = 5,    /* sealed memfd: the monitor, a static program */
     HANDOVER_PRIV_LOCK = 6,       /* held until everything is cleaned up */

@@ -1,24 +1,23 @@
 /*
  * Daemon and priv: fixed-size messages over one SOCK_SEQPACKET pair, host byte order. priv assumes
- * that the daemon has been taken over: it acts only on slots that it gave out, takes no path, name
- * or pid from a message, and ends at the first message that does not fit.
+ * that the daemon has been taken over: it acts only on what it has started itself, takes no path,
+ * name or pid from a message, and ends at the first message that does not fit.
  *
- *   SPAWN (slot, caps) + control fd  ->   <-  SPAWNED (slot, pid, uid) or EXITED with an error text
- *   LIMIT (slot, caps)               ->       (no reply; the next event says if it failed)
- *   KILL (slot)                      ->   <-  EXITED (slot, wait status): process reaped, cgroup
- * and journal entry removed; the slot is free again
+ *   SPAWN (slot, caps) + control fd  ->   <-  SPAWNED (slot, pid): the monitor's program runs;
+ *                                             or EXITED with what failed
+ *   LIMIT (slot, caps)               ->       no reply; a failure is in the text of EXITED
+ *   KILL (slot)                      ->   <-  EXITED
  *
- * EXITED also comes unasked when a monitor ends by itself. When the socket closes, priv kills every
- * monitor, removes all that the journal names, and exits.
+ * EXITED comes once for each SPAWN, also unasked when a monitor ends by itself: the process is
+ * reaped, its cgroups and its journal record are removed, and the slot is free again. A LIMIT or
+ * KILL that crosses with it is ignored. When the socket closes, priv kills every monitor, removes
+ * all that it made and the daemon's socket, and exits.
  */
 #pragma once
 
 #include <stdint.h>
 
 #include "cloche/limits.h"
-
-/* Descriptors that priv is started with. */
-#define PRIV_CONTROL_FD 3
 
 enum priv_message_type {
     PRIV_SPAWN = 1,
@@ -28,6 +27,7 @@ enum priv_message_type {
     PRIV_EXITED = 17,
 };
 
+/* What a type does not have is 0. */
 struct priv_request {
     uint32_t type;
     uint32_t slot;              /* below SANDBOX_COUNT_MAX; SPAWN: one that is free */
@@ -42,7 +42,7 @@ struct priv_request {
 struct priv_event {
     uint32_t type;
     uint32_t slot;
-    int32_t pid;              /* SPAWNED: as the host sees it */
-    int32_t wait_status;      /* EXITED: as waitpid(2) gives it; -1 where nothing was started */
-    char text[PRIV_TEXT_MAX]; /* EXITED with -1: what failed, in words */
+    int32_t pid;              /* as the host sees it; EXITED: 0 where no process was made */
+    int32_t wait_status;      /* EXITED: as waitpid(2) gives it; -1: its program never ran */
+    char text[PRIV_TEXT_MAX]; /* EXITED: what failed, or why it was killed; "": nothing to say */
 };

@@ -10,10 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
@@ -26,6 +23,9 @@
 #include "base/log.h"
 #include "priv/harden.h"
 #include "priv/process.h"
+#include "priv/recover.h"
+#include "priv/request.h"
+#include "priv/slot.h"
 #include "priv/state.h"
 
 #define END_TIMEOUT_MS 5000u
@@ -33,19 +33,6 @@
 
 /* A whole megabyte, half of it for 1,024 slots, would be much for a stack. */
 static struct priv priv;
-
-void priv_fail(struct priv *p, const char *format, ...)
-{
-    char text[512];
-    va_list ap;
-
-    va_start(ap, format);
-    (void)vsnprintf(text, sizeof(text), format, ap);
-    va_end(ap);
-    if (!p->failed)
-        log_error("%s; ending all sandboxes", text);
-    p->failed = true;
-}
 
 static void ignore_signals(void)
 {

@@ -4,8 +4,9 @@
  * journal names is killed if it is still the same process, then everything in cgroups of this
  * instance's name.
  */
+#include "priv/recover.h"
+
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 

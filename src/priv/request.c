@@ -3,14 +3,16 @@
  * guests' and clients' bytes, so it is taken to be in an attacker's hands: the first message that
  * does not fit ends priv and with it every monitor.
  */
+#include "priv/request.h"
+
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "cloche/vmm_proto.h"
 #include "ipc/ipc.h"
+#include "priv/slot.h"
 #include "priv/state.h"
 
 /* Taken per turn of the main loop, so that a flood of requests does not keep it from reaping. */

@@ -1,4 +1,5 @@
-#include <assert.h>
+#include "priv/slot.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

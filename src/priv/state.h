@@ -53,29 +53,6 @@ struct priv {
 /* What an epoll event stands for: kind in the upper half, slot in the lower. */
 enum watch { WATCH_CONTROL, WATCH_REPORT, WATCH_PROCESS };
 
-/* request.c: takes what has come on the control socket. */
-void request_receive(struct priv *p);
-
 /* Ends priv for good: one log line, then the main loop goes to its end. */
 void priv_fail(struct priv *p, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold, nonnull));
-
-/* slot.c: the life of one monitor. */
-void slot_start(struct priv *p, uint32_t slot, const struct cgroup_caps *caps, int control_fd);
-void slot_limit(struct priv *p, uint32_t slot, const struct cgroup_caps *caps);
-void slot_kill(struct priv *p, uint32_t slot);
-void slot_on_report(struct priv *p, uint32_t slot);
-void slot_on_process(struct priv *p, uint32_t slot);
-
-/* Tries again to remove cgroups whose time has come; returns how long to sleep (-1: for ever). */
-int slot_retry_all(struct priv *p);
-
-/* Sends the events that wait; called when the socket has room again. */
-void slot_flush_all(struct priv *p);
-
-/* Kills every monitor, waits for them and removes their cgroups, up to `timeout_ms`. Returns how
- * many slots are left. */
-unsigned slot_end_all(struct priv *p, unsigned timeout_ms);
-
-/* recover.c: removes what an earlier instance left, then starts the journal anew. */
-int recover_run(struct priv *p, struct error *e) __attribute__((warn_unused_result));
