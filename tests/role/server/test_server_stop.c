@@ -125,6 +125,7 @@ static void a_random_walk_leaves_nothing(void **state)
             size_t size = strlen(text);
             (void)client_push(*c, text, action == 11 ? size / 2 : size);
         }
+        fake_clock_move_ms((seed >> 24) % 4);
         turn(f);
     }
     for (size_t i = 0; i < 16; i++) {
