@@ -91,6 +91,15 @@ static void receive(struct connection *c)
     }
 }
 
+/* A byte out of band is nothing of HTTP, and would wake the loop until it is read: with `in` full
+ * that may be never. */
+static void drop_urgent(struct connection *c)
+{
+    uint8_t byte;
+
+    (void)!recv(c->fd, &byte, sizeof(byte), MSG_OOB | MSG_DONTWAIT);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct connection *c = poll->data;
@@ -100,10 +109,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     } else {
         if ((events & UV_READABLE) != 0)
             receive(c);
-        if ((events & (UV_DISCONNECT | UV_PRIORITIZED)) != 0) {
-            c->hangup_check = true;
+        if ((events & UV_DISCONNECT) != 0)
+            c->half_closed = true;
+        if ((events & UV_PRIORITIZED) != 0)
+            drop_urgent(c);
+        if ((events & (UV_DISCONNECT | UV_PRIORITIZED)) != 0)
             c->broken |= is_hung_up(c);
-        }
     }
     connection_advance(c);
 }
@@ -177,8 +188,9 @@ void connection_flush(struct connection *c)
     }
 }
 
-/* What the descriptor is watched for. A hangup is always reported by the kernel, but libuv wants
- * at least one event to be asked for: that is what UV_PRIORITIZED, which never comes, is for. */
+/* What the descriptor is watched for. The kernel reports a hangup always, but libuv watches for
+ * nothing where nothing is asked for, and hands a hangup on as what was: as UV_PRIORITIZED, which
+ * else stands for a byte out of band. */
 static int wanted_events(const struct connection *c)
 {
     bool room = c->phase == CONNECTION_LINGER || buffer_room(&c->in) > 0;
@@ -186,7 +198,7 @@ static int wanted_events(const struct connection *c)
 
     if (!c->eof && room)
         events |= UV_READABLE;
-    else if (!c->eof && !c->hangup_check)
+    else if (!c->eof && !c->half_closed)
         events |= UV_DISCONNECT;
     if (connection_queued(c) > 0)
         events |= UV_WRITABLE;

@@ -50,10 +50,10 @@ struct connection {
     int events;       /* what poll waits for */
     bool advancing;
     bool kicked;
-    bool eof;          /* the client has closed its sending side and all bytes are in `in` */
-    bool hangup_check; /* the same, but bytes are left in the socket */
-    bool broken;       /* the client is gone; not yet told */
-    bool timed_out;    /* a deadline has passed; the step of the phase deals with it */
+    bool eof;         /* the client has closed its sending side and all bytes are in `in` */
+    bool half_closed; /* the same, but bytes are left in the socket */
+    bool broken;      /* the client is gone; not yet told */
+    bool timed_out;   /* a deadline has passed; the step of the phase deals with it */
 
     struct buffer in;
     size_t scanned;      /* of the head that is coming */

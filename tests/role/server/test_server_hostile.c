@@ -148,6 +148,60 @@ static void vanished_clients_are_noticed(void **state)
     fixture_free(f);
 }
 
+/* A byte out of band is nothing of HTTP. On a connection that is not read from, since its input is
+ * full, it must not wake the loop for as long as it lies there. */
+static void bytes_out_of_band_are_dropped(void **state)
+{
+    static const char *const requests[] = {
+        "GET /wait HTTP/1.1\r\n" HOST "\r\n",
+        "PUT /upload HTTP/1.1\r\n" HOST "Content-Length: 1000000\r\n\r\n",
+        "GET /chunked/9000000 HTTP/1.1\r\n" HOST "\r\n",
+    };
+    static uint8_t data[HTTP_INPUT_BYTES_MAX + 2 * UPLOAD_PIECE];
+    struct fixture *f = fixture_new(NULL);
+
+    (void)state;
+    f->upload_auto = false;
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 7);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        for (unsigned half = 0; half < 2; half++) {
+            struct client *c = client_new(f);
+            unsigned closes = f->closes;
+
+            f->waiting = NULL;
+            client_send_text(c, requests[i]);
+            turn_to_rest(f);
+            client_send(c, data, sizeof(data));
+            turn_to_rest(f);
+            for (unsigned k = 0; k < 3; k++) {
+                assert_int_equal(send(c->fd, "!", 1, MSG_OOB | MSG_NOSIGNAL), 1);
+                turn_to_rest(f);
+            }
+            if (half)
+                assert_int_equal(shutdown(c->fd, SHUT_WR), 0);
+            turn_to_rest(f);
+            assert_int_equal(f->closes, closes);
+            client_free(c);
+            turn_to_rest(f);
+            if (f->waiting != NULL)
+                exchange_abort(f->waiting);
+            turn_until(f, f->closes == closes + 1);
+        }
+    }
+    /* Where it is read, what is around it stays together. */
+    struct client *c = client_new(f);
+    client_send_text(c, "GET /ec");
+    assert_int_equal(send(c->fd, "!", 1, MSG_OOB | MSG_NOSIGNAL), 1);
+    turn_to_rest(f);
+    client_send_text(c, "ho/a HTTP/1.1\r\n" HOST "\r\n");
+    struct reply r = client_reply(c);
+    assert_int_equal(r.head.status, 200);
+    reply_fini(&r);
+    client_free(c);
+    fixture_free(f);
+}
+
 static void uploads_that_break_off_fail(void **state)
 {
     static const struct {
@@ -398,6 +452,7 @@ int main(void)
         cmocka_unit_test(malformed_requests_end_the_connection),
         cmocka_unit_test(floods_are_answered),
         cmocka_unit_test(vanished_clients_are_noticed),
+        cmocka_unit_test(bytes_out_of_band_are_dropped),
         cmocka_unit_test(uploads_that_break_off_fail),
         cmocka_unit_test(cut_replies_look_cut),
         cmocka_unit_test(waits_are_bounded),

@@ -370,6 +370,28 @@ static void the_owner_closes(void **state)
     assert_int_equal(((struct fixture *)*state)->socket_text_max, 3);
 }
 
+/* One that we do not read from has no other way to keep the loop busy either. */
+static void bytes_out_of_band(void **state)
+{
+    static const uint8_t zeroes[4000];
+    struct fixture *f = *state;
+    struct client *c = connect_socket(f);
+
+    f->socket_mute = true;
+    send_frame(c, FIN | BINARY, "abc", 3);
+    expect_frame(c, FIN | BINARY, "abc", 3);
+    for (size_t sent = 0; sent < 2 * HTTP_INPUT_BYTES_MAX; sent += sizeof(zeroes))
+        send_frame(c, FIN | BINARY, zeroes, sizeof(zeroes));
+    turn_to_rest(f);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(send(c->fd, "!", 1, MSG_OOB | MSG_NOSIGNAL), 1);
+        turn_to_rest(f);
+    }
+    assert_int_equal(f->closes, 0);
+    client_free(c);
+    turn_until(f, f->closes == 1);
+}
+
 static void clients_that_vanish(void **state)
 {
     struct fixture *f = *state;
