@@ -7,7 +7,6 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "daemon/process/process_table.h"
 
 void process_get(struct process *p)
 {
@@ -274,7 +273,8 @@ void process_feed_end(struct process *p, const struct exec_result *result)
     p->is_stdin_open = false;
     p->ended_real_ns = clock_real_ns();
     drop_stdin(p);
-    process_table_ended(p);
+    if (p->on_ended != NULL)
+        p->on_ended(p);
     close_writers(p);
     tell_followers(p);
     process_put(p);
@@ -377,8 +377,8 @@ static int keep_own(struct process *p, struct process_memory *memory,
     return 0;
 }
 
-int process_start(uv_loop_t *loop, struct process_table *table, struct agent_link *link,
-                  const struct process_spec *spec, struct process **ret_process, struct error *e)
+int process_new_exec(uv_loop_t *loop, struct agent_link *link, struct process_memory *memory,
+                     const struct process_spec *spec, struct process **ret_process, struct error *e)
 {
     static const struct process_source source = {
         .consume = source_consume, .signal = source_signal, .kill = source_kill};
@@ -395,14 +395,12 @@ int process_start(uv_loop_t *loop, struct process_table *table, struct agent_lin
     p->is_stdin_open = spec->exec.has_stdin;
     p->keeps_stdin = spec->keeps_stdin;
     set_command(p, spec->command);
-    if (keep_own(p, table->memory, spec, e) != 0 ||
+    if (keep_own(p, memory, spec, e) != 0 ||
         exec_start(loop, link, &spec->exec, &calls, p, &p->exec, e) != 0) {
         process_put(p);
         return -1;
     }
     p->source_context = p->exec;
-    process_table_add(table, p);
-    process_put(p);
     if (spec->exec.has_stdin)
         feed_stdin(p);
     *ret_process = p;

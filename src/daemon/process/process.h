@@ -26,8 +26,12 @@
 #include "json/json_write.h"
 
 struct agent_link;
-struct process_memory;
 struct process_table;
+
+/* What the processes in the background of all sandboxes hold: each its output and its input. */
+struct process_memory {
+    uint64_t bytes; /* at most PROCESSES_BYTES_MAX */
+};
 
 enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_ENDED };
 
@@ -63,9 +67,11 @@ struct process_source {
 };
 
 struct process {
+    /* The table's; `table` is NULL where it is in none any more. */
+    struct process_table *table;
     TAILQ_ENTRY(process) entry;
-    struct process_table *table; /* NULL: in none any more */
-    bool is_counted;             /* among the table's ended ones */
+    bool is_counted;                     /* among the ended ones */
+    void (*on_ended)(struct process *p); /* before its followers hear of it; may be NULL */
     unsigned references;
     enum process_state state;
     bool is_background;
@@ -105,17 +111,19 @@ struct process_spec {
     size_t stdin_size;
 };
 
-/* Starts a command; `*ret_process` is the table's until its end, so follow it at once. Returns 0,
+/*
+ * Starts a command as a process that is in no table and has one reference, the caller's. Returns 0,
  * or -1 with an error of exec_start(), or with ERR_NO_CAPACITY where those in the background would
  * hold more than PROCESSES_BYTES_MAX: each counts with all of its ring while it runs, and with what
- * the ring has grown to after its end. */
-int process_start(uv_loop_t *loop, struct process_table *table, struct agent_link *link,
-                  const struct process_spec *spec, struct process **ret_process, struct error *e)
+ * the ring has grown to after its end. `memory`, where they are counted, outlives the process.
+ */
+int process_new_exec(uv_loop_t *loop, struct agent_link *link, struct process_memory *memory,
+                     const struct process_spec *spec, struct process **ret_process, struct error *e)
     __attribute__((warn_unused_result));
 
-/* A process with another source, in no table and with one reference, which is the caller's; NULL
- * when memory is short. Its source says what happens to it by the three calls below, from the loop
- * only; after process_feed_end() the source is not called any more. */
+/* A process with another source, in no table and with one reference, the caller's; NULL when memory
+ * is short. Its source says what happens to it by the three calls below, from the loop only; after
+ * process_feed_end() the source is not called any more. */
 struct process *process_new(const struct process_source *source, void *context, size_t ring_bytes);
 void process_feed_start(struct process *p, uint32_t pid);
 void process_feed_output(struct process *p, enum exec_output which, const uint8_t *data,

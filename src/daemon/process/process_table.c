@@ -1,9 +1,6 @@
 #include "daemon/process/process_table.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-#include "daemon/process/process.h"
 
 void process_table_init(struct process_table *t, struct process_memory *memory)
 {
@@ -20,13 +17,6 @@ void process_table_fini(struct process_table *t)
         process_table_remove(p);
 }
 
-void process_table_add(struct process_table *t, struct process *p)
-{
-    process_get(p);
-    p->table = t;
-    TAILQ_INSERT_TAIL(&t->list, p, entry);
-}
-
 void process_table_remove(struct process *p)
 {
     struct process_table *t = p->table;
@@ -37,16 +27,16 @@ void process_table_remove(struct process *p)
     if (p->is_counted)
         t->ended_count--;
     p->table = NULL;
+    p->on_ended = NULL;
     process_put(p);
 }
 
-void process_table_ended(struct process *p)
+/* What runs in the foreground is gone with its end; of the others the newest stay. */
+static void on_ended(struct process *p)
 {
     struct process_table *t = p->table;
     struct process *oldest;
 
-    if (t == NULL)
-        return;
     if (!p->is_background || p->pid == 0) { /* or it never ran */
         process_table_remove(p);
         return;
@@ -58,6 +48,21 @@ void process_table_ended(struct process *p)
     while (!oldest->is_counted)
         oldest = TAILQ_NEXT(oldest, entry);
     process_table_remove(oldest);
+}
+
+int process_table_start(struct process_table *t, uv_loop_t *loop, struct agent_link *link,
+                        const struct process_spec *spec, struct process **ret_process,
+                        struct error *e)
+{
+    struct process *p = NULL;
+
+    if (process_new_exec(loop, link, t->memory, spec, &p, e) != 0)
+        return -1;
+    p->table = t;
+    p->on_ended = on_ended;
+    TAILQ_INSERT_TAIL(&t->list, p, entry);
+    *ret_process = p;
+    return 0;
 }
 
 struct process *process_table_find(struct process_table *t, const char *pid, struct error *e)

@@ -1,18 +1,17 @@
-/* The processes of one sandbox. */
+/*
+ * The processes of one sandbox. The table has a reference to each; a process tells it of its end by
+ * the hook on_ended and knows nothing else of it.
+ */
 #pragma once
 
-#include <stdint.h>
 #include <sys/queue.h>
+#include <uv.h>
 
 #include "base/error.h"
+#include "daemon/process/process.h"
 
-struct process;
+struct agent_link;
 struct session;
-
-/* What the processes in the background of all sandboxes hold: each its output and its input. */
-struct process_memory {
-    uint64_t bytes; /* at most PROCESSES_BYTES_MAX */
-};
 
 struct process_table {
     struct process_memory *memory;
@@ -26,9 +25,14 @@ void process_table_init(struct process_table *t, struct process_memory *memory);
 /* Lets go of all; those that still run have to be ended before. */
 void process_table_fini(struct process_table *t);
 
-/* For process.c: in, at the start; and what becomes of it at its end. */
-void process_table_add(struct process_table *t, struct process *p);
-void process_table_ended(struct process *p);
+/*
+ * Starts a command in the sandbox and lends its process, as session_run() does: it lives until its
+ * end at least, which comes from the loop, so whoever wants to know of it follows it at once or
+ * takes a reference. Errors as of process_new_exec().
+ */
+int process_table_start(struct process_table *t, uv_loop_t *loop, struct agent_link *link,
+                        const struct process_spec *spec, struct process **ret_process,
+                        struct error *e) __attribute__((warn_unused_result));
 
 /* Takes one out, where it is still in. */
 void process_table_remove(struct process *p);

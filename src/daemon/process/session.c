@@ -30,7 +30,7 @@ struct session {
     bool is_listed; /* in the table's list: its shell lives */
     bool is_over;
 
-    struct process *command; /* NULL: none runs */
+    struct process *command; /* we have its reference; NULL: no command runs */
     struct session_scan scans[EXEC_OUTPUT_COUNT];
     uint64_t unconsumed; /* of the command's output, by those who follow it */
     uint64_t output_bytes[EXEC_OUTPUT_COUNT];
@@ -390,7 +390,6 @@ int session_run(struct session *s, const struct session_command *command,
     s->arrived_ns = command->arrived_ns;
     s->started_ns = clock_mono_ns();
     s->first_output_ns = 0;
-    process_get(p); /* ours and the caller's */
     uv_update_time(s->timer.loop);
     if (command->timeout_ms > 0)
         (void)uv_timer_start(&s->timer, on_timer, command->timeout_ms, 0);

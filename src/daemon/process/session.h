@@ -44,8 +44,9 @@ struct session_command {
 };
 
 /*
- * Runs a command. Returns 0 with a process that has one reference, which is the caller's, or -1
- * with ERR_CONFLICT (another command runs in the session) or ERR_INTERNAL.
+ * Runs a command and lends its process, as process_table_start() does: it lives until its end at
+ * least, which comes from the loop. Returns 0, or -1 with ERR_CONFLICT (another command runs in the
+ * session) or ERR_INTERNAL.
  */
 int session_run(struct session *s, const struct session_command *command,
                 struct process **ret_process, struct error *e) __attribute__((warn_unused_result));

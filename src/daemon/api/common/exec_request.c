@@ -7,7 +7,7 @@
 #include "base/base64.h"
 #include "cloche/limits.h"
 #include "daemon/machine/template.h"
-#include "daemon/process/process.h"
+#include "daemon/process/process_table.h"
 #include "daemon/sandbox/sandbox.h"
 
 /* Members of "limits": the kind, and what one unit of it is. */
@@ -185,7 +185,7 @@ int exec_request_start(const struct exec_request *r, const struct exec_request_l
         .stdin_data = r->stdin_data,
         .stdin_size = r->stdin_size};
 
-    return process_start(loop, sandbox_processes(s), sandbox_agent(s), &spec, ret_process, e);
+    return process_table_start(sandbox_processes(s), loop, sandbox_agent(s), &spec, ret_process, e);
 }
 
 void exec_request_fini(struct exec_request *r)

@@ -94,8 +94,8 @@ int exec_request_complete(struct exec_request *r, const struct template *t,
                           const cJSON *sandbox_env, struct error *e)
     __attribute__((warn_unused_result));
 
-/* Starts the command of a complete request, as process_start(). A process in the foreground uses
- * the request's stdin, so `r` outlives it then. */
+/* Starts the command of a complete request, as process_table_start(). A process in the foreground
+ * uses the request's stdin, so `r` outlives it then. */
 int exec_request_start(const struct exec_request *r, const struct exec_request_life *life,
                        uv_loop_t *loop, struct sandbox *s, struct process **ret_process,
                        struct error *e) __attribute__((warn_unused_result));

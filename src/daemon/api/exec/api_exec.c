@@ -297,9 +297,7 @@ static int start_in_session(struct exchange *x, struct exec_call *call, struct s
         return -1;
     if (session_run(session, &command, &p, e) != 0)
         return -1;
-    int result = begin_reply(x, call, p, e);
-    process_put(p);
-    return result;
+    return begin_reply(x, call, p, e);
 }
 
 static int run(struct exchange *x, struct exec_call *call, struct error *e)
