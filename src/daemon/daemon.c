@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +13,15 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "daemon/api/api_routes.h"
-#include "daemon/context.h"
+#include "daemon/api/common/api.h"
+#include "daemon/machine/machine.h"
 #include "daemon/machine/priv_link.h"
 #include "daemon/machine/shape.h"
-#include "daemon/sandbox/sandbox.h"
+#include "daemon/machine/template.h"
+#include "daemon/process/process_table.h"
 #include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/server.h"
+#include "daemon/settings.h"
 #include "ipc/handover.h"
 
 /*
@@ -32,7 +36,16 @@
 #define STOP_DEADLINE_MS 15000u
 
 struct role {
-    struct daemon d;
+    uv_loop_t loop;
+    struct settings settings;
+    struct template_set templates;
+    struct machine machine;
+    struct shape_set *shapes;
+    struct sandbox_limits limits;
+    struct process_memory process_memory;
+    struct sandbox_table *sandboxes;
+    struct api api;
+    struct server *server;
     uv_signal_t signals[2];
     uv_timer_t stop_timer;
     uint64_t stop_ns;
@@ -44,9 +57,10 @@ struct role {
 /* --- stop --------------------------------------------------------------------------------------
  */
 
+/* The server knows one context, which is its handlers'. */
 static void on_server_stopped(void *context)
 {
-    struct role *r = context;
+    struct role *r = (struct role *)((char *)context - offsetof(struct role, api));
 
     r->server_stopped = true;
 }
@@ -61,9 +75,10 @@ static void on_stop_tick(uv_timer_t *timer)
                   STOP_DEADLINE_MS / 1000);
         _exit(1);
     }
-    if (!r->server_stopped || sandbox_count(&r->d) > 0 || priv_link_count(r->d.priv) > 0)
+    if (!r->server_stopped || sandbox_count(r->sandboxes) > 0 ||
+        priv_link_count(r->machine.priv) > 0)
         return;
-    priv_link_close(r->d.priv);
+    priv_link_close(r->machine.priv);
     uv_close((uv_handle_t *)&r->stop_timer, NULL);
     for (size_t i = 0; i < 2; i++)
         uv_close((uv_handle_t *)&r->signals[i], NULL);
@@ -71,15 +86,11 @@ static void on_stop_tick(uv_timer_t *timer)
 
 static void stop(struct role *r)
 {
-    struct daemon *d = &r->d;
-
-    if (d->stopping)
-        return;
-    d->stopping = true;
+    r->api.stopping = true;
     r->stop_ns = clock_mono_ns();
-    shape_set_stop(d->shapes);
-    sandbox_end_all(d);
-    server_stop(d->server, STOP_GRACE_MS, on_server_stopped);
+    shape_set_stop(r->shapes);
+    sandbox_table_stop(r->sandboxes);
+    server_stop(r->server, STOP_GRACE_MS, on_server_stopped);
     (void)uv_timer_start(&r->stop_timer, on_stop_tick, 0, STOP_CHECK_MS);
 }
 
@@ -87,7 +98,7 @@ static void on_signal(uv_signal_t *handle, int number)
 {
     struct role *r = handle->data;
 
-    if (r->d.stopping) {
+    if (r->api.stopping) {
         log_warn("stopping at once");
         _exit(1);
     }
@@ -112,54 +123,79 @@ static void on_template_skipped(const char *name, const struct error *e)
     log_failure(e, "left out");
 }
 
-static void on_warm(struct daemon *d, const struct error *e)
+static void on_warm(void *context, const struct error *e)
 {
-    struct role *r = (struct role *)d; /* its first member */
+    struct role *r = context;
 
     if (e != NULL)
         log_failure(e, "cannot warm a template");
     if (--r->warming > 0)
         return;
-    d->warm = true;
+    r->api.warm = true;
     log_info("ready");
 }
 
 static void warm_one(struct role *r, const char *name)
 {
-    const struct settings *s = &r->d.settings;
     struct error e = ERROR_INIT;
-    const struct template *t = template_find(&r->d.templates, name, &e);
+    const struct shape_key key = {.template = template_find(&r->templates, name, &e),
+                                  .vcpus = r->limits.default_vcpus,
+                                  .mem_mib = r->limits.default_mem_mib,
+                                  .disk_mib = r->limits.default_disk_mib};
 
-    if (t == NULL)
-        on_warm(&r->d, &e);
+    if (key.template == NULL)
+        on_warm(r, &e);
     else
-        shape_keep_warm(r->d.shapes, t, s->default_vcpus, s->default_mem_mib, s->default_disk_mib,
-                        on_warm);
+        shape_keep_warm(r->shapes, &key, on_warm, r);
 }
 
 static void warm_all(struct role *r)
 {
-    const struct settings *s = &r->d.settings;
+    const struct settings *s = &r->settings;
 
     r->warming = s->warm_named ? s->warm_count + 1 : 2;
     for (unsigned i = 0; s->warm_named && i < s->warm_count; i++)
         warm_one(r, s->warm[i]);
     if (!s->warm_named)
-        warm_one(r, s->default_template);
+        warm_one(r, r->limits.default_template);
     /* One was counted for this function, so that "ready" comes even with nothing to warm. */
-    on_warm(&r->d, NULL);
+    on_warm(r, NULL);
 }
 
 /* The configured default template may not have been built: then the first one there is serves. */
-static void choose_default(struct daemon *d)
+static const char *choose_default(struct role *r)
 {
     struct error e = ERROR_INIT;
 
-    if (template_find(&d->templates, d->settings.default_template, &e) != NULL)
-        return;
-    log_warn("%s; the default is %s", e.message, d->templates.templates[0].name);
-    (void)snprintf(d->settings.default_template, sizeof(d->settings.default_template), "%s",
-                   d->templates.templates[0].name);
+    if (template_find(&r->templates, r->settings.default_template, &e) != NULL)
+        return r->settings.default_template;
+    log_warn("%s; the default is %s", e.message, r->templates.templates[0].name);
+    return r->templates.templates[0].name;
+}
+
+/* What each room needs to know of the settings. */
+static void share_settings(struct role *r)
+{
+    const struct settings *s = &r->settings;
+
+    r->limits = (struct sandbox_limits){.default_vcpus = s->default_vcpus,
+                                        .default_mem_mib = s->default_mem_mib,
+                                        .default_disk_mib = s->default_disk_mib,
+                                        .default_timeout_s = s->default_timeout_s,
+                                        .max_sandboxes = s->max_sandboxes,
+                                        .max_vcpus = s->max_vcpus,
+                                        .max_mem_mib = s->max_mem_mib,
+                                        .reserve_mem_mib = s->reserve_mem_mib};
+    (void)snprintf(r->limits.default_template, sizeof(r->limits.default_template), "%s",
+                   choose_default(r));
+    r->machine = (struct machine){.loop = &r->loop,
+                                  .templates = &r->templates,
+                                  .snapshots_fd = HANDOVER_DAEMON_SNAPSHOTS,
+                                  .scratch_fd = HANDOVER_DAEMON_SCRATCH,
+                                  .tmp_fd = HANDOVER_DAEMON_TMP,
+                                  .boot_timeout_s = s->boot_timeout_s,
+                                  .pool_min = s->pool_min,
+                                  .pool_max = s->pool_max};
 }
 
 static int read_config(struct settings *s, const struct handover_settings *h, struct error *e)
@@ -185,33 +221,44 @@ static int read_config(struct settings *s, const struct handover_settings *h, st
     return result;
 }
 
+/* From the bottom up: each room is given those below it. */
+static int make_rooms(struct role *r, struct error *e)
+{
+    if (uv_loop_init(&r->loop) != 0)
+        return error_set(e, ERR_INTERNAL, "cannot make an event loop");
+    r->machine.priv = priv_link_new(&r->loop, HANDOVER_DAEMON_PRIV, on_priv_lost, r, e);
+    if (r->machine.priv == NULL || shape_set_new(&r->machine, &r->shapes, e) != 0)
+        return -1;
+    const struct sandbox_table_options table = {.loop = &r->loop,
+                                                .shapes = r->shapes,
+                                                .templates = &r->templates,
+                                                .limits = &r->limits,
+                                                .process_memory = &r->process_memory};
+    if (sandbox_table_new(&table, &r->sandboxes, e) != 0)
+        return -1;
+    r->api = (struct api){.sandboxes = r->sandboxes,
+                          .shapes = r->shapes,
+                          .templates = &r->templates,
+                          .limits = &r->limits,
+                          .started_ns = clock_mono_ns()};
+    const struct server_options server = {
+        .loop = &r->loop, .routes = api_routes, .route_count = api_route_count, .context = &r->api};
+    return server_new(&server, HANDOVER_DAEMON_LISTEN, &r->server, e);
+}
+
 static int start(struct role *r, const struct handover_settings *h, struct error *e)
 {
-    struct daemon *d = &r->d;
-
-    d->snapshots_fd = HANDOVER_DAEMON_SNAPSHOTS;
-    d->scratch_fd = HANDOVER_DAEMON_SCRATCH;
-    d->tmp_fd = HANDOVER_DAEMON_TMP;
-    d->started_ns = clock_mono_ns();
     r->priv_pid = h->priv_pid;
-    if (read_config(&d->settings, h, e) != 0 ||
-        template_set_load(&d->templates, HANDOVER_DAEMON_IMAGES, on_template_skipped, e) != 0)
+    if (read_config(&r->settings, h, e) != 0 ||
+        template_set_load(&r->templates, HANDOVER_DAEMON_IMAGES, on_template_skipped, e) != 0)
         return -1;
-    choose_default(d);
-    if (uv_loop_init(&d->loop) != 0)
-        return error_set(e, ERR_INTERNAL, "cannot make an event loop");
-    d->priv = priv_link_new(&d->loop, HANDOVER_DAEMON_PRIV, on_priv_lost, r, e);
-    if (d->priv == NULL || sandbox_table_new(&d->sandboxes, e) != 0 ||
-        shape_set_new(d, &d->shapes, e) != 0)
+    share_settings(r);
+    if (make_rooms(r, e) != 0)
         return -1;
-    const struct server_options options = {
-        .loop = &d->loop, .routes = api_routes, .route_count = api_route_count, .context = d};
-    if (server_new(&options, HANDOVER_DAEMON_LISTEN, &d->server, e) != 0)
-        return -1;
-    (void)uv_timer_init(&d->loop, &r->stop_timer);
+    (void)uv_timer_init(&r->loop, &r->stop_timer);
     r->stop_timer.data = r;
     for (size_t i = 0; i < 2; i++) {
-        (void)uv_signal_init(&d->loop, &r->signals[i]);
+        (void)uv_signal_init(&r->loop, &r->signals[i]);
         r->signals[i].data = r;
         (void)uv_signal_start(&r->signals[i], on_signal, i == 0 ? SIGTERM : SIGINT);
     }
@@ -222,11 +269,11 @@ static void fini(struct role *r)
 {
     int status;
 
-    server_free(r->d.server);
-    shape_set_free(r->d.shapes);
-    sandbox_table_free(r->d.sandboxes);
-    template_set_fini(&r->d.templates);
-    if (uv_loop_close(&r->d.loop) != 0)
+    server_free(r->server);
+    sandbox_table_free(r->sandboxes);
+    shape_set_free(r->shapes);
+    template_set_fini(&r->templates);
+    if (uv_loop_close(&r->loop) != 0)
         log_error("a handle of the event loop was left open");
     /* priv has cleaned up when it is gone; a new daemon may start right behind us. */
     while (waitpid(r->priv_pid, &status, 0) < 0 && errno == EINTR)
@@ -254,7 +301,7 @@ int daemon_main(void)
     }
     log_info("serving on %s, state in %s", h.socket_path, h.state_path);
     warm_all(r);
-    (void)uv_run(&r->d.loop, UV_RUN_DEFAULT);
+    (void)uv_run(&r->loop, UV_RUN_DEFAULT);
     fini(r);
     log_info("stopped");
     free(r);

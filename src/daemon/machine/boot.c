@@ -13,8 +13,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/context.h"
+#include "daemon/machine/machine.h"
 #include "daemon/machine/monitor.h"
+#include "daemon/machine/template.h"
 #include "embed.h"
 
 #define PROGRESS_MS 5000u
@@ -24,7 +25,7 @@
  * (a monitor), save (a worker thread). `owner_gone` lets a step run out with nobody to tell.
  */
 struct boot {
-    struct daemon *daemon;
+    const struct machine *machine;
     const struct template *template;
     struct snapshot_key key;
     struct snapshot snapshot;
@@ -56,7 +57,7 @@ static void on_timer_closed(uv_handle_t *handle)
 static void finish(struct boot *b)
 {
     if (b->scratch_name[0] != '\0')
-        (void)unlinkat(b->daemon->tmp_fd, b->scratch_name, 0);
+        (void)unlinkat(b->machine->tmp_fd, b->scratch_name, 0);
     if (!b->owner_gone) {
         if (b->error.code == ERR_NONE) {
             const struct snapshot given = b->snapshot;
@@ -74,7 +75,7 @@ static void save_work(uv_work_t *work)
 {
     struct boot *b = work->data;
 
-    if (snapshot_save(&b->snapshot, &b->key, b->daemon->snapshots_fd, &b->error) != 0)
+    if (snapshot_save(&b->snapshot, &b->key, b->machine->snapshots_fd, &b->error) != 0)
         (void)error_wrap(&b->error, "snapshot %s", b->key.name);
 }
 
@@ -127,7 +128,7 @@ static void on_exited(struct monitor *m, const struct monitor_end *end, void *co
     monitor_end_text(end, text, sizeof(text));
     if (b->timed_out) {
         (void)error_set(&b->error, ERR_BOOT_TIMEOUT, "template %s did not boot within %u s",
-                        b->template->name, b->daemon->settings.boot_timeout_s);
+                        b->template->name, b->machine->boot_timeout_s);
         (void)error_remedy(&b->error, "raise boot_timeout_s in the configuration");
     } else if (!b->parked) {
         (void)error_set(&b->error, ERR_BOOT_FAILED, "template %s did not boot: %.300s",
@@ -135,7 +136,7 @@ static void on_exited(struct monitor *m, const struct monitor_end *end, void *co
         (void)error_cause(&b->error, "%.250s", strlen(text) > 300 ? text + 300 : "");
     } else if (snapshot_seal(&b->snapshot, &b->error) == 0) {
         b->save.data = b;
-        if (uv_queue_work(&b->daemon->loop, &b->save, save_work, save_done) == 0)
+        if (uv_queue_work(b->machine->loop, &b->save, save_work, save_done) == 0)
             return;
     }
     finish(b);
@@ -146,7 +147,7 @@ static void on_tick(uv_timer_t *timer)
     struct boot *b = timer->data;
     uint64_t seconds = (clock_mono_ns() - b->started_ns) / NS_PER_S;
 
-    if (seconds >= b->daemon->settings.boot_timeout_s) {
+    if (seconds >= b->machine->boot_timeout_s) {
         b->timed_out = true;
         monitor_kill(b->monitor);
     } else {
@@ -172,9 +173,9 @@ static int start_monitor(struct boot *b, struct error *e)
                                               [VMM_FD_ROOT] = b->template->root_fd,
                                               [VMM_FD_SCRATCH] = b->snapshot.scratch_fd,
                                               [VMM_FD_CHANNEL] = -1,
-                                              [VMM_FD_KERNEL] = b->daemon->templates.kernel_fd,
+                                              [VMM_FD_KERNEL] = b->machine->templates->kernel_fd,
                                               [VMM_FD_INITRD] = b->initrd_fd}};
-    b->monitor = monitor_start(b->daemon, &spec, &events, b, e);
+    b->monitor = monitor_start(b->machine, &spec, &events, b, e);
     if (b->monitor == NULL)
         return -1;
     (void)uv_timer_start(&b->timer, on_tick, PROGRESS_MS, PROGRESS_MS);
@@ -227,7 +228,7 @@ static int start_mke2fs(struct boot *b, struct error *e)
                                           .stdio_count = 4};
 
     b->mke2fs.data = b;
-    int status = uv_spawn(&b->daemon->loop, &b->mke2fs, &options);
+    int status = uv_spawn(b->machine->loop, &b->mke2fs, &options);
     if (status != 0) {
         (void)error_set(e, ERR_INTERNAL, "mke2fs cannot be started");
         (void)error_cause(e, "%s", uv_strerror(status));
@@ -236,8 +237,9 @@ static int start_mke2fs(struct boot *b, struct error *e)
     return 0;
 }
 
-struct boot *boot_start(struct daemon *d, const struct template *t, const struct snapshot_key *key,
-                        boot_done_fn done, void *context, struct error *e)
+struct boot *boot_start(const struct machine *machine, const struct template *t,
+                        const struct snapshot_key *key, boot_done_fn done, void *context,
+                        struct error *e)
 {
     struct boot *b = calloc(1, sizeof(*b));
 
@@ -245,7 +247,7 @@ struct boot *boot_start(struct daemon *d, const struct template *t, const struct
         (void)error_errno(e, ENOMEM, "cannot boot template %s", t->name);
         return NULL;
     }
-    *b = (struct boot){.daemon = d,
+    *b = (struct boot){.machine = machine,
                        .template = t,
                        .key = *key,
                        .snapshot = SNAPSHOT_INIT,
@@ -254,13 +256,13 @@ struct boot *boot_start(struct daemon *d, const struct template *t, const struct
                        .started_ns = clock_mono_ns(),
                        .initrd_fd = -1};
     (void)snprintf(b->scratch_name, sizeof(b->scratch_name), "boot-%s", key->name);
-    (void)unlinkat(d->tmp_fd, b->scratch_name, 0);
-    (void)uv_timer_init(&d->loop, &b->timer);
+    (void)unlinkat(machine->tmp_fd, b->scratch_name, 0);
+    (void)uv_timer_init(machine->loop, &b->timer);
     b->timer.data = b;
     log_info(
         "template %s: booting for %u vCPU, %u MiB memory, %u MiB disk (once; later ones restore)",
         t->name, key->vcpus, key->mem_mib, key->disk_mib);
-    if (snapshot_prepare(&b->snapshot, key, d->tmp_fd, b->scratch_name, e) == 0 &&
+    if (snapshot_prepare(&b->snapshot, key, machine->tmp_fd, b->scratch_name, e) == 0 &&
         start_mke2fs(b, e) == 0)
         return b;
     b->owner_gone = true;

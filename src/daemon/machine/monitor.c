@@ -12,14 +12,14 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/context.h"
+#include "daemon/machine/machine.h"
 #include "daemon/machine/priv_link.h"
 #include "ipc/ipc.h"
 
 #define EVENTS_PER_TURN 8 /* more than there are kinds */
 
 struct monitor {
-    struct daemon *daemon;
+    const struct machine *machine;
     uv_poll_t poll;
     int control_fd;
     int channel_fd;
@@ -190,10 +190,10 @@ static int launch(struct monitor *m, const struct monitor_spec *spec, struct err
         return error_errno(e, errno, "cannot use a control socket");
     if (send_config(m, spec, far_channel, e) != 0)
         return -1;
-    return priv_link_spawn(m->daemon->priv, &caps, far_control, &owner, &m->slot, e);
+    return priv_link_spawn(m->machine->priv, &caps, far_control, &owner, &m->slot, e);
 }
 
-struct monitor *monitor_start(struct daemon *d, const struct monitor_spec *spec,
+struct monitor *monitor_start(const struct machine *machine, const struct monitor_spec *spec,
                               const struct monitor_events *events, void *context, struct error *e)
 {
     struct monitor *m = calloc(1, sizeof(*m));
@@ -202,7 +202,7 @@ struct monitor *monitor_start(struct daemon *d, const struct monitor_spec *spec,
         (void)error_errno(e, ENOMEM, "cannot start a monitor");
         return NULL;
     }
-    *m = (struct monitor){.daemon = d,
+    *m = (struct monitor){.machine = machine,
                           .control_fd = -1,
                           .channel_fd = -1,
                           .slot = UINT32_MAX,
@@ -216,7 +216,7 @@ struct monitor *monitor_start(struct daemon *d, const struct monitor_spec *spec,
         free(m);
         return NULL;
     }
-    (void)uv_poll_init(&d->loop, &m->poll, m->control_fd);
+    (void)uv_poll_init(machine->loop, &m->poll, m->control_fd);
     m->poll.data = m;
     (void)uv_poll_start(&m->poll, UV_READABLE, on_poll);
     return m;
@@ -251,13 +251,13 @@ void monitor_set_cpu_quota(struct monitor *m, uint32_t percent)
     const struct priv_caps caps = caps_of(m, percent);
 
     if (m->slot != UINT32_MAX)
-        priv_link_limit(m->daemon->priv, m->slot, &caps);
+        priv_link_limit(m->machine->priv, m->slot, &caps);
 }
 
 void monitor_kill(struct monitor *m)
 {
     if (m->slot != UINT32_MAX)
-        priv_link_kill(m->daemon->priv, m->slot);
+        priv_link_kill(m->machine->priv, m->slot);
 }
 
 pid_t monitor_pid(const struct monitor *m)

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "cloche/vmm_proto.h"
 
-struct daemon;
+struct machine;
 struct monitor;
 
 /* How a monitor ended. */
@@ -44,7 +44,7 @@ struct monitor_spec {
 };
 
 /* Asks priv for the process and sends CONFIG right behind; never calls an event from within. */
-struct monitor *monitor_start(struct daemon *d, const struct monitor_spec *spec,
+struct monitor *monitor_start(const struct machine *machine, const struct monitor_spec *spec,
                               const struct monitor_events *events, void *context, struct error *e)
     __attribute__((warn_unused_result));
 

@@ -5,16 +5,17 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "daemon/context.h"
 #include "daemon/machine/fingerprint.h"
+#include "daemon/machine/machine.h"
 #include "daemon/machine/shape_private.h"
+#include "daemon/machine/template.h"
 
-void shape_answer(struct shape_request *r, struct monitor *m, enum sandbox_pool pool,
+void shape_answer(struct shape_request *r, struct monitor *m, enum shape_origin origin,
                   const struct error *e)
 {
     TAILQ_REMOVE(&r->shape->requests, r, link);
     r->shape->request_count--;
-    r->given(m, pool, e, r->context);
+    r->given(m, origin, e, r->context);
     free(r);
 }
 
@@ -23,9 +24,9 @@ static void fail_all(struct shape *s, const struct error *e)
     struct shape_request *r;
 
     while ((r = TAILQ_FIRST(&s->requests)) != NULL)
-        shape_answer(r, NULL, r->pool, e);
+        shape_answer(r, NULL, r->origin, e);
     if (s->warm != NULL) {
-        s->warm(s->set->daemon, e);
+        s->warm(s->warm_context, e);
         s->warm = NULL;
     }
 }
@@ -42,7 +43,7 @@ void shape_request_cancel(struct shape_request *r)
 static void check_warm(struct shape *s)
 {
     if (s->warm != NULL && s->idle_count >= s->minimum) {
-        s->warm(s->set->daemon, NULL);
+        s->warm(s->warm_context, NULL);
         s->warm = NULL;
     }
 }
@@ -70,8 +71,8 @@ static void start_boot(struct shape *s)
 
     s->state = SHAPE_BOOTING;
     TAILQ_FOREACH (r, &s->requests, link)
-        r->pool = SANDBOX_POOL_BOOT;
-    s->boot = boot_start(s->set->daemon, s->template, &s->key, on_boot_done, s, &e);
+        r->origin = SHAPE_BOOTED;
+    s->boot = boot_start(s->set->machine, s->key.template, &s->snapshot_key, on_boot_done, s, &e);
     if (s->boot == NULL)
         on_boot_done(NULL, &e, s);
 }
@@ -80,8 +81,8 @@ static void load_work(uv_work_t *work)
 {
     struct shape *s = work->data;
 
-    s->load_result =
-        snapshot_load(&s->snapshot, &s->key, s->set->daemon->snapshots_fd, &s->load_error);
+    s->load_result = snapshot_load(&s->snapshot, &s->snapshot_key, s->set->machine->snapshots_fd,
+                                   &s->load_error);
 }
 
 static void load_done(uv_work_t *work, int status)
@@ -108,9 +109,9 @@ static void start_load(struct shape *s)
     s->state = SHAPE_LOADING;
     s->load_error = (struct error)ERROR_INIT;
     s->load.data = s;
-    fingerprint_shape(&s->set->daemon->templates, s->template, s->key.fingerprint,
-                      sizeof(s->key.fingerprint));
-    (void)uv_queue_work(&s->set->daemon->loop, &s->load, load_work, load_done);
+    fingerprint_shape(s->set->machine->templates, s->key.template, s->snapshot_key.fingerprint,
+                      sizeof(s->snapshot_key.fingerprint));
+    (void)uv_queue_work(s->set->machine->loop, &s->load, load_work, load_done);
 }
 
 void shape_pump(struct shape *s)
@@ -126,26 +127,26 @@ void shape_pump(struct shape *s)
     while (s->request_count > 0 && s->idle_count > 0) {
         struct shape_request *r = TAILQ_FIRST(&s->requests);
 
-        shape_answer(r, pool_take_idle(s), r->pool, NULL);
+        shape_answer(r, pool_take_idle(s), r->origin, NULL);
     }
     while (s->building_count < s->request_count) {
         struct error e = ERROR_INIT;
 
         if (pool_start_shell(s, &e) == 0)
             continue;
-        shape_answer(TAILQ_FIRST(&s->requests), NULL, SANDBOX_POOL_COLD, &e);
+        shape_answer(TAILQ_FIRST(&s->requests), NULL, SHAPE_COLD, &e);
     }
     check_warm(s);
     pool_schedule_refill(s->set, s->failures > 0 ? POOL_REFILL_BACKOFF_MS : POOL_REFILL_DELAY_MS);
 }
 
-int shape_set_new(struct daemon *d, struct shape_set **ret_set, struct error *e)
+int shape_set_new(const struct machine *machine, struct shape_set **ret_set, struct error *e)
 {
     struct shape_set *set = calloc(1, sizeof(*set));
 
     if (set == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory");
-    set->daemon = d;
+    set->machine = machine;
     TAILQ_INIT(&set->shapes);
     pool_init(set);
     *ret_set = set;
@@ -201,14 +202,14 @@ static bool make_room(struct shape_set *set)
     return true;
 }
 
-static struct shape *find_or_add(struct shape_set *set, const struct template *t, uint32_t vcpus,
-                                 uint32_t mem_mib, uint32_t disk_mib, struct error *e)
+static struct shape *find_or_add(struct shape_set *set, const struct shape_key *key,
+                                 struct error *e)
 {
     struct shape *s;
 
     TAILQ_FOREACH (s, &set->shapes, link) {
-        if (s->template == t && s->key.vcpus == vcpus && s->key.mem_mib == mem_mib &&
-            s->key.disk_mib == disk_mib)
+        if (s->key.template == key->template && s->key.vcpus == key->vcpus &&
+            s->key.mem_mib == key->mem_mib && s->key.disk_mib == key->disk_mib)
             return s;
     }
     if (!make_room(set)) {
@@ -224,11 +225,12 @@ static struct shape *find_or_add(struct shape_set *set, const struct template *t
         return NULL;
     }
     s->set = set;
-    s->template = t;
+    s->key = *key;
     s->snapshot = (struct snapshot)SNAPSHOT_INIT;
-    s->key = (struct snapshot_key){.vcpus = vcpus, .mem_mib = mem_mib, .disk_mib = disk_mib};
-    (void)snprintf(s->key.name, sizeof(s->key.name), "%s-%u-%u-%u", t->name, vcpus, mem_mib,
-                   disk_mib);
+    s->snapshot_key = (struct snapshot_key){
+        .vcpus = key->vcpus, .mem_mib = key->mem_mib, .disk_mib = key->disk_mib};
+    (void)snprintf(s->snapshot_key.name, sizeof(s->snapshot_key.name), "%s-%u-%u-%u",
+                   key->template->name, key->vcpus, key->mem_mib, key->disk_mib);
     TAILQ_INIT(&s->requests);
     TAILQ_INIT(&s->idle);
     TAILQ_INIT(&s->building);
@@ -239,11 +241,10 @@ static struct shape *find_or_add(struct shape_set *set, const struct template *t
     return s;
 }
 
-int shape_request(struct shape_set *set, const struct template *t, uint32_t vcpus, uint32_t mem_mib,
-                  uint32_t disk_mib, shape_given_fn given, void *context,
-                  struct shape_request **ret_request, struct error *e)
+int shape_request(struct shape_set *set, const struct shape_key *key, shape_given_fn given,
+                  void *context, struct shape_request **ret_request, struct error *e)
 {
-    struct shape *s = find_or_add(set, t, vcpus, mem_mib, disk_mib, e);
+    struct shape *s = find_or_add(set, key, e);
 
     if (s == NULL)
         return -1;
@@ -253,9 +254,9 @@ int shape_request(struct shape_set *set, const struct template *t, uint32_t vcpu
     r->shape = s;
     r->given = given;
     r->context = context;
-    r->pool = s->state == SHAPE_READY && s->idle_count > 0 ? SANDBOX_POOL_HIT
-              : s->state == SHAPE_BOOTING                  ? SANDBOX_POOL_BOOT
-                                                           : SANDBOX_POOL_COLD;
+    r->origin = s->state == SHAPE_READY && s->idle_count > 0 ? SHAPE_POOLED
+                : s->state == SHAPE_BOOTING                  ? SHAPE_BOOTED
+                                                             : SHAPE_COLD;
     TAILQ_INSERT_TAIL(&s->requests, r, link);
     s->request_count++;
     *ret_request = r;
@@ -263,19 +264,19 @@ int shape_request(struct shape_set *set, const struct template *t, uint32_t vcpu
     return 0;
 }
 
-void shape_keep_warm(struct shape_set *set, const struct template *t, uint32_t vcpus,
-                     uint32_t mem_mib, uint32_t disk_mib,
-                     void (*warm)(struct daemon *d, const struct error *e))
+void shape_keep_warm(struct shape_set *set, const struct shape_key *key, shape_warm_fn warm,
+                     void *context)
 {
     struct error e = ERROR_INIT;
-    struct shape *s = find_or_add(set, t, vcpus, mem_mib, disk_mib, &e);
+    struct shape *s = find_or_add(set, key, &e);
 
     if (s == NULL) {
-        warm(set->daemon, &e);
+        warm(context, &e);
         return;
     }
-    s->minimum = set->daemon->settings.pool_min;
+    s->minimum = set->machine->pool_min;
     s->warm = warm;
+    s->warm_context = context;
     if (s->minimum == 0 && s->state == SHAPE_ABSENT)
         start_load(s);
     else
@@ -289,7 +290,7 @@ void shape_set_describe(const struct shape_set *set,
     struct shape *s;
 
     TAILQ_FOREACH (s, &set->shapes, link) {
-        const struct shape_facts facts = {.template_name = s->template->name,
+        const struct shape_facts facts = {.template_name = s->key.template->name,
                                           .vcpus = s->key.vcpus,
                                           .mem_mib = s->key.mem_mib,
                                           .disk_mib = s->key.disk_mib,

@@ -6,8 +6,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "daemon/context.h"
+#include "daemon/machine/machine.h"
 #include "daemon/machine/monitor.h"
+#include "daemon/machine/template.h"
 
 #define TRIM_INTERVAL_MS   5000u
 #define DEMAND_HALF_LIFE_S 2.0
@@ -28,7 +29,7 @@ static void demand_add(struct shape *s)
 
 unsigned pool_target(const struct shape *s)
 {
-    unsigned maximum = s->set->daemon->settings.pool_max;
+    unsigned maximum = s->set->machine->pool_max;
     unsigned wanted = (unsigned)(demand_now(s) + 0.5);
 
     if (s->state != SHAPE_READY || s->set->stopping)
@@ -86,12 +87,12 @@ static void on_shell_exited(struct monitor *m, const struct monitor_end *end, vo
     if (expected)
         return;
     s->failures++;
-    log_warn("a pooled guest of template %s ended: %s", s->template->name, text);
+    log_warn("a pooled guest of template %s ended: %s", s->key.template->name, text);
     if (building && s->request_count > 0) {
         (void)error_set(&e, end->reason == VMM_GONE_STATE ? ERR_TEMPLATE_CORRUPT : ERR_INTERNAL,
-                        "a guest of template %s could not be restored: %.350s", s->template->name,
-                        text);
-        shape_answer(TAILQ_FIRST(&s->requests), NULL, SANDBOX_POOL_COLD, &e);
+                        "a guest of template %s could not be restored: %.350s",
+                        s->key.template->name, text);
+        shape_answer(TAILQ_FIRST(&s->requests), NULL, SHAPE_COLD, &e);
     }
     shape_pump(s);
 }
@@ -100,9 +101,9 @@ int pool_start_shell(struct shape *s, struct error *e)
 {
     static const struct monitor_events events = {.built = on_shell_built,
                                                  .exited = on_shell_exited};
-    struct daemon *d = s->set->daemon;
+    const struct machine *machine = s->set->machine;
     struct shell *shell = calloc(1, sizeof(*shell));
-    int scratch = shell != NULL ? snapshot_scratch(&s->snapshot, d->scratch_fd, e) : -1;
+    int scratch = shell != NULL ? snapshot_scratch(&s->snapshot, machine->scratch_fd, e) : -1;
 
     if (scratch >= 0) {
         const struct monitor_spec spec = {.mode = VMM_MODE_RESTORE,
@@ -110,12 +111,12 @@ int pool_start_shell(struct shape *s, struct error *e)
                                           .mem_mib = s->key.mem_mib,
                                           .fds = {[VMM_FD_MEMORY] = s->snapshot.mem_fd,
                                                   [VMM_FD_STATE] = s->snapshot.state_fd,
-                                                  [VMM_FD_ROOT] = s->template->root_fd,
+                                                  [VMM_FD_ROOT] = s->key.template->root_fd,
                                                   [VMM_FD_SCRATCH] = scratch,
                                                   [VMM_FD_CHANNEL] = -1}};
 
         shell->shape = s;
-        shell->monitor = monitor_start(d, &spec, &events, shell, e);
+        shell->monitor = monitor_start(machine, &spec, &events, shell, e);
         fd_close(&scratch);
     }
     if (shell == NULL || shell->monitor == NULL) {
@@ -191,10 +192,8 @@ static void on_trim(uv_timer_t *timer)
 
 void pool_init(struct shape_set *set)
 {
-    struct daemon *d = set->daemon;
-
-    (void)uv_timer_init(&d->loop, &set->refill);
-    (void)uv_timer_init(&d->loop, &set->trim);
+    (void)uv_timer_init(set->machine->loop, &set->refill);
+    (void)uv_timer_init(set->machine->loop, &set->trim);
     set->refill.data = set;
     set->trim.data = set;
     (void)uv_timer_start(&set->trim, on_trim, TRIM_INTERVAL_MS, TRIM_INTERVAL_MS);

@@ -16,7 +16,7 @@ struct shape;
 struct shape_request {
     TAILQ_ENTRY(shape_request) link;
     struct shape *shape;
-    enum sandbox_pool pool;
+    enum shape_origin origin;
     shape_given_fn given;
     void *context;
 };
@@ -34,8 +34,8 @@ TAILQ_HEAD(shell_list, shell);
 struct shape {
     TAILQ_ENTRY(shape) link;
     struct shape_set *set;
-    const struct template *template;
-    struct snapshot_key key;
+    struct shape_key key;
+    struct snapshot_key snapshot_key;
     enum shape_state state;
     struct snapshot snapshot;
     struct error load_error;
@@ -53,13 +53,14 @@ struct shape {
     double demand;    /* takes, decaying */
     uint64_t demand_ns;
     unsigned failures; /* shells that died unasked since the last good one */
-    void (*warm)(struct daemon *d, const struct error *e);
+    shape_warm_fn warm;
+    void *warm_context;
 };
 
 TAILQ_HEAD(shape_list, shape);
 
 struct shape_set {
-    struct daemon *daemon;
+    const struct machine *machine;
     struct shape_list shapes;
     unsigned count;
     bool stopping;
@@ -70,7 +71,7 @@ struct shape_set {
 /* shape.c: the one place that moves a shape forward; call it after any change. */
 void shape_pump(struct shape *s);
 /* Answers a waiting request and forgets it. */
-void shape_answer(struct shape_request *r, struct monitor *m, enum sandbox_pool pool,
+void shape_answer(struct shape_request *r, struct monitor *m, enum shape_origin origin,
                   const struct error *e);
 
 /* shape_pool.c */

@@ -9,8 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "daemon/context.h"
-#include "daemon/sandbox/sandbox_private.h"
+#include "daemon/sandbox/sandbox_describe.h"
 
 #define TOMBSTONE_COUNT   1024u /* ended sandboxes whose reason is remembered */
 #define MEMINFO_EVERY_NS  (200 * NS_PER_MS)
@@ -24,7 +23,11 @@ struct tombstone {
 };
 
 struct sandbox_table {
-    TAILQ_HEAD(, sandbox) sandboxes;
+    struct sandbox_home home;
+    const struct template_set *templates;
+    const struct sandbox_limits *limits;
+    bool stopping;
+    struct sandbox *sandboxes[SANDBOX_COUNT_MAX]; /* in order of creation */
     unsigned count;
     struct tombstone tombstones[TOMBSTONE_COUNT]; /* a ring */
     unsigned tombstone_next;
@@ -32,13 +35,44 @@ struct sandbox_table {
     uint64_t available_mib;
 };
 
-int sandbox_table_new(struct sandbox_table **ret_table, struct error *e)
+static void remember(struct sandbox_table *t, const struct sandbox_facts *f)
+{
+    struct tombstone *stone = &t->tombstones[t->tombstone_next];
+
+    t->tombstone_next = (t->tombstone_next + 1) % TOMBSTONE_COUNT;
+    memcpy(stone->id, f->id, sizeof(stone->id));
+    stone->why = f->why;
+    (void)snprintf(stone->text, sizeof(stone->text), "%.255s", f->error.message);
+}
+
+static void on_ended(struct sandbox *s, void *context)
+{
+    struct sandbox_table *t = context;
+    unsigned index = 0;
+
+    while (t->sandboxes[index] != s)
+        index++;
+    t->count--;
+    memmove(&t->sandboxes[index], &t->sandboxes[index + 1],
+            (t->count - index) * sizeof(t->sandboxes[0]));
+    remember(t, sandbox_facts(s));
+}
+
+int sandbox_table_new(const struct sandbox_table_options *options, struct sandbox_table **ret_table,
+                      struct error *e)
 {
     struct sandbox_table *t = calloc(1, sizeof(*t));
 
     if (t == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory");
-    TAILQ_INIT(&t->sandboxes);
+    assert(options->limits->max_sandboxes <= SANDBOX_COUNT_MAX);
+    t->home = (struct sandbox_home){.loop = options->loop,
+                                    .shapes = options->shapes,
+                                    .process_memory = options->process_memory,
+                                    .ended = on_ended,
+                                    .context = t};
+    t->templates = options->templates;
+    t->limits = options->limits;
     *ret_table = t;
     return 0;
 }
@@ -64,14 +98,13 @@ static uint64_t read_available_mib(void)
     return at != NULL ? strtoull(at + strlen("MemAvailable:"), NULL, 10) / 1024 : UINT64_MAX;
 }
 
-int sandbox_table_admit(struct daemon *d, struct error *e)
+static int admit(struct sandbox_table *t, struct error *e)
 {
-    struct sandbox_table *t = d->sandboxes;
     uint64_t now_ns = clock_mono_ns();
 
-    if (d->stopping)
+    if (t->stopping)
         return error_set(e, ERR_SHUTTING_DOWN, "the daemon stops");
-    if (t->count >= d->settings.max_sandboxes) {
+    if (t->count >= t->limits->max_sandboxes) {
         (void)error_set(e, ERR_NO_CAPACITY, "%u sandboxes are running, which is the limit",
                         t->count);
         return error_remedy(e, "delete some, or raise max_sandboxes in the configuration");
@@ -80,34 +113,29 @@ int sandbox_table_admit(struct daemon *d, struct error *e)
         t->available_mib = read_available_mib();
         t->meminfo_ns = now_ns;
     }
-    if (t->available_mib < d->settings.reserve_mem_mib) {
+    if (t->available_mib < t->limits->reserve_mem_mib) {
         (void)error_set(e, ERR_NO_CAPACITY,
                         "the host has %llu MiB of memory available; %u MiB are kept in reserve",
-                        (unsigned long long)t->available_mib, d->settings.reserve_mem_mib);
+                        (unsigned long long)t->available_mib, t->limits->reserve_mem_mib);
         return error_remedy(e, "delete sandboxes, or lower reserve_mem_mib in the configuration");
     }
     return 0;
 }
 
-void sandbox_table_add(struct sandbox *s)
+struct sandbox *sandbox_create(struct sandbox_table *t, const struct sandbox_params *params,
+                               uint64_t arrived_ns, sandbox_created_fn created, void *context,
+                               struct error *e)
 {
-    struct sandbox_table *t = s->daemon->sandboxes;
+    struct sandbox_plan plan;
 
-    TAILQ_INSERT_TAIL(&t->sandboxes, s, link);
-    t->count++;
-}
-
-void sandbox_table_remove(struct sandbox *s)
-{
-    struct sandbox_table *t = s->daemon->sandboxes;
-    struct tombstone *stone = &t->tombstones[t->tombstone_next];
-
-    TAILQ_REMOVE(&t->sandboxes, s, link);
-    t->count--;
-    t->tombstone_next = (t->tombstone_next + 1) % TOMBSTONE_COUNT;
-    memcpy(stone->id, s->id, sizeof(stone->id));
-    stone->why = s->why;
-    (void)snprintf(stone->text, sizeof(stone->text), "%.255s", s->error.message);
+    if (admit(t, e) != 0 || sandbox_plan_init(&plan, params, t->limits, t->templates, e) != 0)
+        return NULL;
+    struct sandbox *s = sandbox_new(&t->home, &plan, arrived_ns, created, context, e);
+    if (s == NULL)
+        sandbox_plan_fini(&plan);
+    else
+        t->sandboxes[t->count++] = s;
+    return s;
 }
 
 static int set_gone(struct error *e, const char *id, enum sandbox_end why, const char *text)
@@ -118,31 +146,37 @@ static int set_gone(struct error *e, const char *id, enum sandbox_end why, const
     return error_remedy(e, "create a new one with POST /v1/sandboxes");
 }
 
-struct sandbox *sandbox_find(struct daemon *d, const char *id, struct error *e)
+/* Why there is one, but no use of it. */
+static void refuse(const struct sandbox_facts *f, struct error *e)
 {
-    struct sandbox_table *t = d->sandboxes;
-    struct sandbox *s;
+    if (f->state == SANDBOX_STARTING) {
+        (void)error_set(e, ERR_CONFLICT, "sandbox %s is still starting", f->id);
+        (void)error_remedy(e, "wait for the reply of the request that creates it");
+    } else if (f->why_open) {
+        (void)error_set(e, ERR_SANDBOX_GONE, "sandbox %s is ending: its monitor has gone", f->id);
+        (void)error_remedy(e, "ask again in a moment for the reason");
+    } else {
+        (void)set_gone(e, f->id, f->why, f->error.message);
+    }
+}
 
-    TAILQ_FOREACH (s, &t->sandboxes, link) {
-        if (strcmp(s->id, id) != 0)
+struct sandbox *sandbox_find(struct sandbox_table *t, const char *id, struct error *e)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct sandbox_facts *f = sandbox_facts(t->sandboxes[i]);
+
+        if (strcmp(f->id, id) != 0)
             continue;
-        if (s->state == SANDBOX_RUNNING)
-            return s;
-        if (s->why_open) {
-            (void)error_set(e, ERR_SANDBOX_GONE, "sandbox %s is ending: its monitor has gone",
-                            s->id);
-            (void)error_remedy(e, "ask again in a moment for the reason");
-        } else if (s->state == SANDBOX_ENDING) {
-            (void)set_gone(e, s->id, s->why, s->error.message);
-        } else {
-            (void)error_set(e, ERR_CONFLICT, "sandbox %s is still starting", s->id);
-            (void)error_remedy(e, "wait for the reply of the request that creates it");
-        }
+        if (f->state == SANDBOX_RUNNING)
+            return t->sandboxes[i];
+        refuse(f, e);
         return NULL;
     }
     for (unsigned i = 0; i < TOMBSTONE_COUNT; i++) {
-        if (t->tombstones[i].id[0] != '\0' && strcmp(t->tombstones[i].id, id) == 0) {
-            (void)set_gone(e, t->tombstones[i].id, t->tombstones[i].why, t->tombstones[i].text);
+        const struct tombstone *stone = &t->tombstones[i];
+
+        if (stone->id[0] != '\0' && strcmp(stone->id, id) == 0) {
+            (void)set_gone(e, stone->id, stone->why, stone->text);
             return NULL;
         }
     }
@@ -151,20 +185,19 @@ struct sandbox *sandbox_find(struct daemon *d, const char *id, struct error *e)
     return NULL;
 }
 
-void sandbox_end_all(struct daemon *d)
+unsigned sandbox_count(const struct sandbox_table *t)
 {
-    struct sandbox *s;
-
-    TAILQ_FOREACH (s, &d->sandboxes->sandboxes, link)
-        sandbox_stop(s);
+    return t->count;
 }
 
-unsigned sandbox_count(const struct daemon *d)
+struct sandbox *sandbox_at(const struct sandbox_table *t, unsigned index)
 {
-    return d->sandboxes->count;
+    return index < t->count ? t->sandboxes[index] : NULL;
 }
 
-struct sandbox *sandbox_next(const struct daemon *d, const struct sandbox *after)
+void sandbox_table_stop(struct sandbox_table *t)
 {
-    return after == NULL ? TAILQ_FIRST(&d->sandboxes->sandboxes) : TAILQ_NEXT(after, link);
+    t->stopping = true;
+    for (unsigned i = 0; i < t->count; i++)
+        sandbox_stop(t->sandboxes[i]);
 }

@@ -17,12 +17,15 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "daemon/api/api_routes.h"
+#include "daemon/api/common/api.h"
 #include "daemon/link/agent_link.h"
 #include "daemon/machine/shape.h"
 #include "daemon/machine/template.h"
 #include "daemon/process/process.h"
 #include "daemon/process/process_table.h"
 #include "daemon/sandbox/sandbox.h"
+#include "daemon/sandbox/sandbox_describe.h"
+#include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/server.h"
 #include "tests/fake_agent.h"
 #include "json/json.h"
@@ -42,8 +45,14 @@ struct sandbox {
     uv_timer_t timer;
 };
 
+struct sandbox_table {
+    char nothing; /* only its address counts */
+};
+
 struct fixture {
     uv_loop_t loop;
+    struct api api;
+    struct sandbox_table table;
     struct server *server;
     struct fake_agent agent;
     struct sandbox sandbox;
@@ -90,9 +99,9 @@ static inline void give_agent(struct fixture *f)
     f->sandbox.alive = true;
 }
 
-struct sandbox *sandbox_find(struct daemon *d, const char *id, struct error *e)
+struct sandbox *sandbox_find(struct sandbox_table *t, const char *id, struct error *e)
 {
-    (void)d;
+    assert_ptr_equal(t, &the_fixture->table);
     if (strcmp(id, "sb_1") == 0 && the_fixture->sandbox.alive)
         return &the_fixture->sandbox;
     (void)error_set(e, ERR_SANDBOX_NOT_FOUND, "there is no sandbox \"%.40s\"", id);
@@ -109,13 +118,13 @@ static inline void on_create_timer(uv_timer_t *timer)
     created(s, NULL, s->context);
 }
 
-struct sandbox *sandbox_create(struct daemon *d, const struct sandbox_params *params,
+struct sandbox *sandbox_create(struct sandbox_table *t, const struct sandbox_params *params,
                                uint64_t arrived_ns, sandbox_created_fn created, void *context,
                                struct error *e)
 {
     struct sandbox *s = &the_fixture->sandbox;
 
-    (void)d;
+    assert_ptr_equal(t, &the_fixture->table);
     (void)arrived_ns;
     if (the_fixture->create_error.code != ERR_NONE) {
         *e = the_fixture->create_error;
@@ -208,16 +217,16 @@ bool sandbox_has_label(const struct sandbox *s, const char *name, const char *va
     return false;
 }
 
-unsigned sandbox_count(const struct daemon *d)
+unsigned sandbox_count(const struct sandbox_table *t)
 {
-    (void)d;
+    (void)t;
     fail();
     return 0;
 }
 
-struct sandbox *sandbox_next(const struct daemon *d, const struct sandbox *after)
+struct sandbox *sandbox_at(const struct sandbox_table *t, unsigned index)
 {
-    (void)d, (void)after;
+    (void)t, (void)index;
     fail();
     return NULL;
 }
@@ -439,8 +448,9 @@ static inline int set_up(void **state)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(fd, 8), 0);
+    f->api.sandboxes = &f->table;
     const struct server_options options = {
-        .loop = &f->loop, .routes = api_routes, .route_count = api_route_count, .context = f};
+        .loop = &f->loop, .routes = api_routes, .route_count = api_route_count, .context = &f->api};
     assert_int_equal(server_new(&options, fd, &f->server, &e), 0);
     (void)uv_timer_init(&f->loop, &f->sandbox.timer);
     f->sandbox.timer.data = &f->sandbox;
@@ -455,9 +465,8 @@ static inline int set_up(void **state)
 
 static inline void on_stopped(void *context)
 {
-    struct fixture *f = context;
-
-    f->stopped = true;
+    assert_ptr_equal(context, &the_fixture->api);
+    the_fixture->stopped = true;
 }
 
 static inline int tear_down(void **state)

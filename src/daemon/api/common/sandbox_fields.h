@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/sandbox/sandbox.h"
+#include "daemon/sandbox/sandbox_plan.h"
 #include "json/json.h"
 
 struct sandbox_fields {

@@ -9,6 +9,7 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
 #include "daemon/api/common/exec_request.h"
 #include "daemon/api/exec/handlers.h"
@@ -302,7 +303,7 @@ static int start_in_session(struct exchange *x, struct exec_call *call, struct s
 
 static int run(struct exchange *x, struct exec_call *call, struct error *e)
 {
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
     struct process *p = NULL;
 
     if (s == NULL)
@@ -360,7 +361,7 @@ static int start(struct exchange *x, struct exec_call *call, const void *data, s
         json_read(call->tree, "", fields, sizeof(fields) / sizeof(fields[0]), call, e) != 0 ||
         check_call(call, e) != 0)
         return -1;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
     if (s == NULL ||
         exec_request_complete(&call->request, sandbox_template(s), sandbox_env(s), e) != 0)
         return -1;
@@ -390,8 +391,7 @@ void api_exec(struct exchange *x)
     struct exec_call *call = NULL;
     struct error e = ERROR_INIT;
 
-    if (exchange_check_query(x, no_query, &e) != 0 ||
-        sandbox_find(exchange_context(x), exchange_param(x, "id"), &e) == NULL) {
+    if (exchange_check_query(x, no_query, &e) != 0 || api_sandbox(x, &e) == NULL) {
         exchange_reply_error(x, &e);
         return;
     }

@@ -18,12 +18,15 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
 #include "daemon/api/exec/handlers.h"
 #include "daemon/api/exec/run_request.h"
 #include "daemon/link/guest_call.h"
 #include "daemon/process/process.h"
 #include "daemon/sandbox/sandbox.h"
+#include "daemon/sandbox/sandbox_describe.h"
+#include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/exchange.h"
 #include "json/json.h"
 #include "json/json_write.h"
@@ -61,6 +64,14 @@ struct run_call {
     struct json_writer writer;
 };
 
+/* Its own, once it runs; NULL with an error when it has ended. */
+static struct sandbox *find_sandbox(const struct run_call *call, struct error *e)
+{
+    const struct api *api = exchange_context(call->exchange);
+
+    return sandbox_find(api->sandboxes, call->id, e);
+}
+
 static void destroy_sandbox(struct run_call *call)
 {
     struct error e = ERROR_INIT;
@@ -68,7 +79,7 @@ static void destroy_sandbox(struct run_call *call)
 
     /* It may have ended by itself. */
     if (s == NULL && call->id[0] != '\0')
-        s = sandbox_find(exchange_context(call->exchange), call->id, &e);
+        s = find_sandbox(call, &e);
     call->starting = NULL;
     call->id[0] = '\0';
     if (s != NULL)
@@ -259,7 +270,7 @@ static void collect_next(struct run_call *call)
 
     for (; call->collect_item != NULL; call->collect_item = call->collect_item->next) {
         struct error e = ERROR_INIT;
-        struct sandbox *s = sandbox_find(exchange_context(x), call->id, &e);
+        struct sandbox *s = find_sandbox(call, &e);
 
         call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
         if (s != NULL &&
@@ -371,7 +382,7 @@ static void put_next(struct run_call *call)
     static const struct guest_call_events calls = {.on_writable = feed_file, .on_end = on_put_end};
     struct exchange *x = call->exchange;
     struct error e = ERROR_INIT;
-    struct sandbox *s = sandbox_find(exchange_context(x), call->id, &e);
+    struct sandbox *s = find_sandbox(call, &e);
 
     if (s == NULL) {
         reply_error(call, &e);
@@ -418,6 +429,7 @@ static void on_created(struct sandbox *s, const struct error *e, void *context)
 
 static void on_body(struct exchange *x, const void *data, size_t size)
 {
+    const struct api *api = exchange_context(x);
     struct run_call *call = exchange_user(x);
     struct error e = ERROR_INIT;
 
@@ -427,7 +439,7 @@ static void on_body(struct exchange *x, const void *data, size_t size)
     }
     const struct sandbox_params params = sandbox_fields_params(&call->request.sandbox);
     call->starting =
-        sandbox_create(exchange_context(x), &params, exchange_arrival_ns(x), on_created, call, &e);
+        sandbox_create(api->sandboxes, &params, exchange_arrival_ns(x), on_created, call, &e);
     if (call->starting == NULL)
         reply_error(call, &e);
 }

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
 #include "daemon/api/files/handlers.h"
 #include "daemon/link/file_event.h"
@@ -138,7 +139,7 @@ static int start(struct exchange *x, struct error *e)
     if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
         exchange_query_bool(x, "recursive", &is_tree, e) != 0)
         return -1;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
     struct file_call *c = s != NULL ? file_call_new(x, e) : NULL;
     if (c == NULL || file_call_take_path(path, strlen(path), c->path, e) != 0)
         return -1;

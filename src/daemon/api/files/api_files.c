@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
 #include "daemon/api/files/handlers.h"
 #include "daemon/link/file_mode.h"
@@ -69,7 +70,7 @@ static struct transfer *begin(struct exchange *x, const char *const *query,
     if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
         guest_call_check_path(path, strlen(path), e) != 0)
         return NULL;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
     if (s == NULL)
         return NULL;
     struct transfer *t = calloc(1, sizeof(*t));

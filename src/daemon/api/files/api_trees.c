@@ -14,6 +14,7 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
 #include "daemon/api/files/handlers.h"
 #include "daemon/archive/tar_thread.h"
@@ -92,7 +93,7 @@ static struct transfer *begin(struct exchange *x, enum tar_direction direction,
 
     if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0)
         return NULL;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
     if (s == NULL)
         return NULL;
     struct transfer *t = calloc(1, sizeof(*t));
@@ -327,8 +328,7 @@ static void on_get_thread_data(void *arg, const uint8_t *data, size_t size)
 static void accuse(struct transfer *t, const struct error *why)
 {
     struct error e = ERROR_INIT;
-    struct sandbox *s =
-        sandbox_find(exchange_context(t->exchange), exchange_param(t->exchange, "id"), &e);
+    struct sandbox *s = api_sandbox(t->exchange, &e);
 
     if (s != NULL)
         agent_link_accuse(sandbox_agent(s), why->message);

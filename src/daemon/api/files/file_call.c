@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/link/guest_call.h"
 #include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
@@ -63,7 +64,7 @@ static void on_gone(struct exchange *x)
 
 struct file_call *file_call_new(struct exchange *x, struct error *e)
 {
-    if (sandbox_find(exchange_context(x), exchange_param(x, "id"), e) == NULL)
+    if (api_sandbox(x, e) == NULL)
         return NULL;
     struct file_call *c = calloc(1, sizeof(*c));
     if (c == NULL) {
@@ -81,8 +82,7 @@ struct file_call *file_call_new(struct exchange *x, struct error *e)
 void file_call_accuse(struct file_call *c, const struct error *why)
 {
     struct error ignored = ERROR_INIT, e = ERROR_INIT;
-    struct sandbox *s =
-        sandbox_find(exchange_context(c->exchange), exchange_param(c->exchange, "id"), &ignored);
+    struct sandbox *s = api_sandbox(c->exchange, &ignored);
 
     if (s != NULL)
         agent_link_accuse(sandbox_agent(s), why->message);
@@ -127,7 +127,7 @@ int file_call_start(struct file_call *c, enum channel_op op, const char *verb,
 {
     static const struct guest_call_events calls = {.on_data = on_data, .on_end = on_end};
     struct exchange *x = c->exchange;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), e);
+    struct sandbox *s = api_sandbox(x, e);
 
     if (s == NULL)
         return -1;

@@ -7,10 +7,11 @@
 #include "base/clock.h"
 #include "base/host.h"
 #include "cloche/version.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/host/handlers.h"
-#include "daemon/context.h"
 #include "daemon/machine/shape.h"
-#include "daemon/sandbox/sandbox.h"
+#include "daemon/machine/template.h"
+#include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/exchange.h"
 #include "json/json_write.h"
 
@@ -44,7 +45,7 @@ static void put_host(struct json_writer *w)
     json_end_object(w);
 }
 
-static void put_settings(struct json_writer *w, const struct settings *s)
+static void put_limits(struct json_writer *w, const struct sandbox_limits *s)
 {
     json_begin_object(w, "defaults");
     json_put_text(w, "template", s->default_template);
@@ -64,7 +65,7 @@ static void put_settings(struct json_writer *w, const struct settings *s)
 
 void api_info(struct exchange *x)
 {
-    const struct daemon *d = exchange_context(x);
+    const struct api *api = exchange_context(x);
     struct buffer body = BUFFER_INIT(INFO_BYTES_MAX);
     struct json_writer w;
 
@@ -72,21 +73,21 @@ void api_info(struct exchange *x)
     json_begin_object(&w, NULL);
     json_put_text(&w, "version", CLOCHE_VERSION);
     json_put_int(&w, "pid", getpid());
-    json_put_int(&w, "uptime_s", (int64_t)((clock_mono_ns() - d->started_ns) / NS_PER_S));
+    json_put_int(&w, "uptime_s", (int64_t)((clock_mono_ns() - api->started_ns) / NS_PER_S));
     put_host(&w);
     json_begin_array(&w, "templates");
-    for (unsigned i = 0; i < d->templates.count; i++) {
+    for (unsigned i = 0; i < api->templates->count; i++) {
         json_begin_object(&w, NULL);
-        json_put_text(&w, "name", d->templates.templates[i].name);
-        json_put_text(&w, "description", d->templates.templates[i].description);
-        json_put_int(&w, "image_bytes", (int64_t)d->templates.templates[i].root_bytes);
+        json_put_text(&w, "name", api->templates->templates[i].name);
+        json_put_text(&w, "description", api->templates->templates[i].description);
+        json_put_int(&w, "image_bytes", (int64_t)api->templates->templates[i].root_bytes);
         json_end_object(&w);
     }
     json_end_array(&w);
-    put_settings(&w, &d->settings);
-    json_put_int(&w, "sandboxes", sandbox_count(d));
+    put_limits(&w, api->limits);
+    json_put_int(&w, "sandboxes", sandbox_count(api->sandboxes));
     json_begin_array(&w, "pools");
-    shape_set_describe(d->shapes, put_shape, &w);
+    shape_set_describe(api->shapes, put_shape, &w);
     json_end_array(&w);
     json_end_object(&w);
     exchange_reply_written(x, 200, &w);
@@ -95,10 +96,10 @@ void api_info(struct exchange *x)
 /* 200 as long as requests are served; "warming" until the pool is filled for the first time. */
 void api_health(struct exchange *x)
 {
-    const struct daemon *d = exchange_context(x);
-    const char *text = d->stopping ? "{\"status\":\"stopping\"}"
-                       : d->warm   ? "{\"status\":\"ready\"}"
-                                   : "{\"status\":\"warming\"}";
+    const struct api *api = exchange_context(x);
+    const char *text = api->stopping ? "{\"status\":\"stopping\"}"
+                       : api->warm   ? "{\"status\":\"ready\"}"
+                                     : "{\"status\":\"warming\"}";
 
-    exchange_reply(x, d->stopping ? 503 : 200, "application/json", text, strlen(text));
+    exchange_reply(x, api->stopping ? 503 : 200, "application/json", text, strlen(text));
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/buffer.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/processes/handlers.h"
 #include "daemon/api/processes/process_find.h"
 #include "daemon/process/process.h"
@@ -24,7 +25,7 @@ void api_process_list(struct exchange *x)
     struct sandbox *s = NULL;
 
     if (exchange_check_query(x, no_query, &e) == 0)
-        s = sandbox_find(exchange_context(x), exchange_param(x, "id"), &e);
+        s = api_sandbox(x, &e);
     if (s == NULL) {
         exchange_reply_error(x, &e);
         return;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_request.h"
 #include "daemon/api/processes/handlers.h"
 #include "daemon/api/processes/terminal.h"
@@ -234,7 +235,7 @@ void api_pty(struct exchange *x)
     struct sandbox *s = NULL;
 
     if (websocket_check(x, &e) == 0 && read_query(x, &tree, &q, &e) == 0)
-        s = sandbox_find(exchange_context(x), exchange_param(x, "id"), &e);
+        s = api_sandbox(x, &e);
     if (s == NULL || (q.pid != 0 ? attach(x, s, &q, &e) : begin(x, s, tree, &q, &e)) != 0)
         exchange_reply_error(x, &e);
 }

@@ -4,10 +4,12 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/common/sandbox_fields.h"
 #include "daemon/api/sandboxes/handlers.h"
-#include "daemon/context.h"
 #include "daemon/sandbox/sandbox.h"
+#include "daemon/sandbox/sandbox_describe.h"
+#include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/exchange.h"
 #include "json/json_write.h"
 
@@ -54,6 +56,7 @@ static void on_create_gone(struct exchange *x)
 static void on_create_body(struct exchange *x, const void *data, size_t size)
 {
     static const struct json_field fields[] = {SANDBOX_FIELD_ROWS(0)};
+    const struct api *api = exchange_context(x);
     struct sandbox_fields f = {0};
     struct error e = ERROR_INIT;
     JSON_AUTO cJSON *tree = NULL;
@@ -65,7 +68,7 @@ static void on_create_body(struct exchange *x, const void *data, size_t size)
     }
     const struct sandbox_params params = sandbox_fields_params(&f);
     struct sandbox *s =
-        sandbox_create(exchange_context(x), &params, exchange_arrival_ns(x), on_created, x, &e);
+        sandbox_create(api->sandboxes, &params, exchange_arrival_ns(x), on_created, x, &e);
     if (s == NULL) {
         exchange_reply_error(x, &e);
         return;
@@ -115,19 +118,21 @@ static int parse_list_query(const struct exchange *x, struct list_query *q, stru
 
 /* Pages go by id: `after` is the last one of the page before. A sandbox that ended meanwhile starts
  * the list anew, which repeats entries and loses none. */
-static struct sandbox *list_start(const struct daemon *d, const char *after)
+static unsigned list_start(const struct sandbox_table *table, const char *after)
 {
-    for (struct sandbox *s = sandbox_next(d, NULL); after != NULL && s != NULL;
-         s = sandbox_next(d, s)) {
+    const struct sandbox *s;
+
+    for (unsigned i = 0; after != NULL && (s = sandbox_at(table, i)) != NULL; i++) {
         if (strcmp(sandbox_id(s), after) == 0)
-            return sandbox_next(d, s);
+            return i + 1;
     }
-    return sandbox_next(d, NULL);
+    return 0;
 }
 
 void api_sandbox_list(struct exchange *x)
 {
-    const struct daemon *d = exchange_context(x);
+    const struct api *api = exchange_context(x);
+    const struct sandbox *s;
     struct buffer body = BUFFER_INIT(HTTP_JSON_BODY_MAX);
     struct error e = ERROR_INIT;
     const char *last = NULL;
@@ -141,8 +146,9 @@ void api_sandbox_list(struct exchange *x)
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
     json_begin_array(&w, "sandboxes");
-    struct sandbox *s = list_start(d, q.after);
-    for (uint32_t count = 0; s != NULL && count < q.limit; s = sandbox_next(d, s)) {
+    unsigned index = list_start(api->sandboxes, q.after);
+    for (uint32_t count = 0; (s = sandbox_at(api->sandboxes, index)) != NULL && count < q.limit;
+         index++) {
         if (q.label_value != NULL && !sandbox_has_label(s, q.label_name, q.label_value))
             continue;
         json_begin_object(&w, NULL);
@@ -160,7 +166,7 @@ void api_sandbox_list(struct exchange *x)
 void api_sandbox_get(struct exchange *x)
 {
     struct error e = ERROR_INIT;
-    const struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), &e);
+    const struct sandbox *s = api_sandbox(x, &e);
 
     if (s != NULL)
         reply_sandbox(x, 200, s);
@@ -193,7 +199,7 @@ static void on_patch_body(struct exchange *x, const void *data, size_t size)
     struct patch_fields f = {0};
     struct error e = ERROR_INIT;
     JSON_AUTO cJSON *tree = NULL;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), &e);
+    struct sandbox *s = api_sandbox(x, &e);
 
     if (s == NULL || json_parse_object(data, size, &tree, &e) != 0 ||
         json_read(tree, "", fields, sizeof(fields) / sizeof(fields[0]), &f, &e) != 0 ||
@@ -222,7 +228,7 @@ static void on_deleted(void *context)
 void api_sandbox_delete(struct exchange *x)
 {
     struct error e = ERROR_INIT;
-    struct sandbox *s = sandbox_find(exchange_context(x), exchange_param(x, "id"), &e);
+    struct sandbox *s = api_sandbox(x, &e);
 
     if (s != NULL)
         sandbox_destroy(s, SANDBOX_END_DELETED, on_deleted, x);

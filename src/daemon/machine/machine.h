@@ -1,0 +1,21 @@
+/* What the machine room is given by the daemon: the loop, the way to priv, the folders it works in
+ * and what the configuration says about guests. It outlives everything that is made with it. */
+#pragma once
+
+#include <stdint.h>
+#include <uv.h>
+
+struct priv_link;
+struct template_set;
+
+struct machine {
+    uv_loop_t *loop;
+    struct priv_link *priv;
+    const struct template_set *templates;
+    int snapshots_fd; /* folders of the state directory */
+    int scratch_fd;
+    int tmp_fd;
+    uint32_t boot_timeout_s; /* a template's first boot */
+    uint32_t pool_min;       /* shells kept of each warm shape */
+    uint32_t pool_max;       /* and at most, when demand is high */
+};
