@@ -13,8 +13,8 @@ IMAGES       := build/images
 RUN_TESTS    := tests/run.py --results $(RESULTS)
 SUBMAKE       = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 LONE_MAKE    := $(MAKE) --no-print-directory -j$(JOBS) CONFIG=release
-.PHONY: test-lint test-build test-client test-programs fuzz-programs deps-run deps-test deps-svm \
-        programs
+.PHONY: test-lint test-build test-client test-programs fuzz-programs drop-stale deps-run \
+        deps-test deps-svm programs
 
 # Set-up -------------------------------------------------------------------------------------------
 
@@ -72,6 +72,10 @@ $(foreach d,$(TEST_FOLDERS),$(eval $(call support_rule,$(d))))
 # A fuzz target's entry point is declared by nobody.
 $(BUILD)/host/tests/fuzz/%.o: HOST_CFLAGS += -Wno-missing-prototypes
 
+# Every test program can be begun in the middle (resume.c).
+RESUME        = $(BUILD)/host/tests/resume.o
+RESUME_FLAGS  = $(RESUME) -Wl,--wrap=_cmocka_run_group_tests
+
 # $(1) folder and name of a program, $(2) flags, $(3) libraries of the kind of test.
 define test_rule
 $(BUILD)/tests/$(1): $(BUILD)/host/tests/$(1).o $(call support,$(patsubst %/,%,$(dir $(1)))) \
@@ -80,44 +84,54 @@ $(BUILD)/tests/$(1): $(BUILD)/host/tests/$(1).o $(call support,$(patsubst %/,%,$
 	$$(call say,LD,$$@) $(CC) $(HOST_LDFLAGS) $(2) $$(filter %.o,$$^) -Wl,--start-group \
 		$$(filter %.a,$$^) -Wl,--end-group $(HOST_LIBS) $(3) -o $$@
 endef
-$(foreach p,$(TEST_PROGRAMS:$(BUILD)/tests/%=%),$(eval $(call test_rule,$(p),,-lcmocka)))
+$(foreach p,$(TEST_PROGRAMS:$(BUILD)/tests/%=%), \
+	$(eval $(call test_rule,$(p),$(RESUME_FLAGS),-lcmocka)))
+$(TEST_PROGRAMS): | $(RESUME)
 $(foreach p,$(FUZZ_PROGRAMS:$(BUILD)/tests/%=%),$(eval $(call test_rule,$(p),-fsanitize=fuzzer,)))
 .SECONDARY:
 
 test-programs: $(TEST_PROGRAMS)
 fuzz-programs: $(FUZZ_PROGRAMS)
+# After a build that failed: a program that is not what its sources say must not run in their place.
+drop-stale:
+	+$(Q)for program in $(wildcard $(TEST_PROGRAMS) $(FUZZ_PROGRAMS)); do \
+		$(MAKE) -q "$$program" >/dev/null 2>&1 || rm -f "$$program"; done
 
 # -k: one test that does not compile must not hide the others; it counts as failed.
 test-unit:
-	+$(Q)$(SUBMAKE) -k CONFIG=asan BUILD=build/asan test-programs || true
-	$(Q)$(RUN_TESTS) --jobs $(JOBS) unit \
+	+$(Q)$(SUBMAKE) -k CONFIG=asan BUILD=build/asan test-programs || \
+		$(SUBMAKE) CONFIG=asan BUILD=build/asan drop-stale
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) --limit 120 --all 'tests/**/test_*.c' unit \
 		$(foreach p,$(patsubst $(BUILD)/%,build/asan/%,$(TEST_PROGRAMS)),'$(p)')
 
 test-fuzz:
-	+$(Q)$(SUBMAKE) -k CONFIG=fuzz BUILD=build/fuzz fuzz-programs || true
-	$(Q)$(RUN_TESTS) fuzz $(foreach p,$(patsubst $(BUILD)/tests/fuzz/%,%,$(FUZZ_PROGRAMS)), \
+	+$(Q)$(SUBMAKE) -k CONFIG=fuzz BUILD=build/fuzz fuzz-programs || \
+		$(SUBMAKE) CONFIG=fuzz BUILD=build/fuzz drop-stale
+	$(Q)$(RUN_TESTS) --limit $$(($(FUZZ_SECONDS) + 120)) --all 'tests/**/fuzz_*.c' fuzz \
+		$(foreach p,$(patsubst $(BUILD)/tests/fuzz/%,%,$(FUZZ_PROGRAMS)), \
 		'tests/fuzz/run.sh build/fuzz/tests/fuzz/$(p) $(FUZZ_SECONDS)')
 
 test-client:
-	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py clients/python/tests'
+	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py --limit 60 clients/python/tests'
 
 test-e2e:
-	$(Q)$(RUN_TESTS) e2e 'python3 tests/tap.py tests/e2e'
+	$(Q)$(RUN_TESTS) --limit 900 e2e 'python3 tests/tap.py --limit 400 tests/e2e'
 
 test-lint: lint
 lint:
-	$(Q)$(RUN_TESTS) lint 'tests/lint/format.sh' 'tests/lint/style.py' 'tests/lint/layers.py' \
-		'tests/lint/circles.py' 'tests/lint/shell.sh'
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) lint 'tests/lint/format.sh' 'tests/lint/style.py' \
+		'tests/lint/layers.py' 'tests/lint/circles.py' 'tests/lint/shell.sh' \
+		'python3 tests/tap.py --limit 60 tests/harness'
 
 # Both compilers, warnings as errors, the monitor and the agent with musl and with a static glibc.
 test-build:
-	$(Q)$(RUN_TESTS) build \
+	$(Q)$(RUN_TESTS) --limit 1800 build \
 		'$(LONE_MAKE) CC=gcc STATIC_CC=musl-gcc BUILD=build/release build/release/cloche' \
 		'$(LONE_MAKE) CC=clang STATIC_CC=clang BUILD=build/clang build/clang/cloche'
 
 test-svm: deps-svm
 	+$(Q)$(SUBMAKE) programs
-	$(Q)E2E_FILE_MIB=$(SVM_FILE_MIB) $(RUN_TESTS) svm 'tests/svm/run.sh'
+	$(Q)E2E_FILE_MIB=$(SVM_FILE_MIB) $(RUN_TESTS) --limit 1800 svm 'tests/svm/run.sh'
 
 # The rest -----------------------------------------------------------------------------------------
 
