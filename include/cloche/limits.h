@@ -53,11 +53,12 @@
 #define FILE_REMOVE_DEPTH_MAX   64u       /* a tree's depth, in paths of CHANNEL_PATH_MAX bytes */
 
 /* Trees in and out as archives */
-#define TREE_ENTRIES_MAX    1000000u                     /* of one tree */
-#define TREE_FILE_BYTES_MAX (SANDBOX_DISK_MIB_MAX * MIB) /* one file on its way into a sandbox */
-#define TREE_DEPTH_MAX      256u /* directories in each other whose times are set behind all else */
-#define TAR_THREADS_MAX     16u  /* transfers of trees of one daemon at once; each has a thread */
-#define TAR_STACK_BYTES     (256 * KIB) /* of such a thread */
+#define TREE_ENTRIES_MAX     1000000u                     /* of one tree */
+#define TREE_FILE_BYTES_MAX  (SANDBOX_DISK_MIB_MAX * MIB) /* one file on its way into a sandbox */
+#define TREE_DEPTH_MAX       256u /* directories in each other whose times are set behind all else */
+#define TAR_THREADS_MAX      16u  /* transfers of trees of one daemon at once; each has a thread */
+#define TAR_STACK_BYTES      (256 * KIB) /* of such a thread */
+#define TAR_HEADER_BYTES_MAX (64 * KIB)  /* of an archive, that tell of one entry */
 
 /* HTTP */
 #define HTTP_HEAD_BYTES_MAX    (32 * KIB)

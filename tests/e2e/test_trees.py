@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import io
 import os
+import re
 import socket
 import subprocess
 import tarfile
@@ -10,7 +11,7 @@ import tempfile
 
 import cloche
 
-from harness import DaemonTest, wait_for
+from harness import DaemonTest, read_text, wait_for
 
 TIME = 1500000000
 BIG = os.urandom(300 * 1024)
@@ -217,6 +218,32 @@ class TreesTest(DaemonTest):
         left = self.sandbox.exec(shell=f"cd {top}; ls out; cat out/victim; stat -c %h out/victim; "
                                        "ls -d in*/behind; ls -d in*/before | wc -l")
         self.assertEqual(left.text.split(), ["victim", "kept", "1", str(len(cases) - 1)])
+
+    def test_headers_that_do_not_end(self):
+        """A map of holes without end is refused before it fills the daemon's memory."""
+        status, clear = (f"/proc/{self.daemon.process.pid}/{name}"
+                         for name in ("status", "clear_refs"))
+        data = archive_of(("before", tarfile.REGTYPE, b"x"))[:1024]
+        holes = tarfile.TarInfo("holes")
+        holes.size = 1 << 26
+        holes.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+                             "GNU.sparse.realsize": "100"}
+        data += holes.tobuf(tarfile.PAX_FORMAT) + b"99999999\n"
+        data += b"0\n0\n" * ((24 << 20) // 4)
+
+        def kib(field):
+            return int(re.search(field + r":\s*(\d+) kB", read_text(status)).group(1))
+
+        with open(clear, "w", encoding="ascii") as f:
+            f.write("5")  # the peak is that of now
+        before = kib("VmRSS")
+        error = self.assert_put_refused("/workspace/holes-without-end", data, 422,
+                                        "archive_refused", '"holes"')
+        self.assertLess(kib("VmHWM") - before, 32 << 10)
+        self.assertIn("sparse", error["remedy"])
+        self.assertIn("1 entries were unpacked", error["cause"])
+        left = self.sandbox.exec(shell="ls -A /workspace/holes-without-end")
+        self.assertEqual(left.text.split(), ["before"])
 
     def test_archives_that_are_none(self):
         for data in (b"", b"junk" * 500, b"\x1f\x8b\x08" + bytes(600)):

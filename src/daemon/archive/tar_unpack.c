@@ -1,5 +1,6 @@
 #include <archive.h>
 #include <archive_entry.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ struct unpack {
     uint8_t *piece;
     size_t piece_size;
     int64_t piece_offset; /* in the archive */
-    int read_error;       /* errno */
+    uint64_t header_left; /* that the header being read may still take; UINT64_MAX outside of one */
+    bool is_header_over;  /* it wanted more */
     uint32_t count;
     uint8_t *record; /* TREE_RECORD_BYTES_MAX */
     char *path, *target;
@@ -32,12 +34,20 @@ static la_ssize_t on_read(struct archive *a, void *arg, const void **ret_data)
 
     u->piece_offset += (int64_t)u->piece_size;
     u->piece_size = 0;
-    ssize_t n = fd_read_full(u->fd, u->piece, PIECE_BYTES);
+    if (u->header_left == 0) {
+        u->is_header_over = true;
+        archive_set_error(a, E2BIG, "its headers do not end");
+        return ARCHIVE_FATAL;
+    }
+    ssize_t n =
+        fd_read_full(u->fd, u->piece, u->header_left < PIECE_BYTES ? u->header_left : PIECE_BYTES);
     if (n < 0) {
         archive_set_error(a, errno, "reading the archive");
         return ARCHIVE_FATAL;
     }
     u->piece_size = (size_t)n;
+    if (u->header_left != UINT64_MAX)
+        u->header_left -= (uint64_t)n;
     *ret_data = u->piece;
     return n;
 }
@@ -222,15 +232,53 @@ static int check_end(struct unpack *u, struct archive *a)
     }
 }
 
+static int refuse_header(struct unpack *u, struct archive_entry *entry)
+{
+    const char *name = entry != NULL ? archive_entry_pathname(entry) : NULL;
+
+    if (name != NULL && name[0] != '\0')
+        (void)error_set(u->e, ERR_ARCHIVE_REFUSED,
+                        "\"%.300s\" in the archive has headers of more than %u KiB", name,
+                        (unsigned)(TAR_HEADER_BYTES_MAX / KIB));
+    else
+        (void)error_set(u->e, ERR_ARCHIVE_REFUSED,
+                        "entry %u of the archive has headers of more than %u KiB", u->count + 1,
+                        (unsigned)(TAR_HEADER_BYTES_MAX / KIB));
+    return error_remedy(u->e, "Make the archive anew without maps of sparse files, extended "
+                              "attributes and ACLs, as tar does without -S, --xattrs and --acls.");
+}
+
+/*
+ * libarchive keeps what it reads in one call of archive_read_next_header(), and a map of a sparse
+ * file or a list of rights is in memory up to 32 times as large as it comes. It bounds few of them,
+ * so on_read() bounds all. The count starts where the headers do: what is unread of the entry
+ * before, which libarchive would skip in the same call, is skipped here.
+ */
+static int next_header(struct unpack *u, struct archive *a, struct archive_entry **ret_entry)
+{
+    if (u->count > 0 && archive_read_data_skip(a) != ARCHIVE_OK)
+        return ARCHIVE_FATAL;
+    int64_t known = u->piece_offset + (int64_t)u->piece_size - archive_filter_bytes(a, 0);
+
+    assert(known >= 0);
+    u->header_left =
+        (uint64_t)known < TAR_HEADER_BYTES_MAX ? TAR_HEADER_BYTES_MAX - (uint64_t)known : 0;
+    int result = archive_read_next_header(a, ret_entry);
+    u->header_left = UINT64_MAX;
+    return result;
+}
+
 static int unpack_all(struct unpack *u, struct archive *a)
 {
-    struct archive_entry *entry;
+    struct archive_entry *entry = NULL;
 
     if (archive_read_support_format_tar(a) != ARCHIVE_OK ||
         archive_read_open(a, u, NULL, on_read, NULL) != ARCHIVE_OK)
         return set_damaged(u, a, "cannot be read");
     for (;;) {
-        int result = archive_read_next_header(a, &entry);
+        int result = next_header(u, a, &entry);
+        if (u->is_header_over)
+            return refuse_header(u, entry);
         if (result == ARCHIVE_EOF)
             return check_end(u, a);
         if (!is_fine(a, result))
@@ -244,6 +292,7 @@ int tar_unpack(int fd, struct tar_work *work)
 {
     struct unpack u = {.fd = fd,
                        .e = &work->error,
+                       .header_left = UINT64_MAX,
                        .piece = malloc(PIECE_BYTES),
                        .record = malloc(TREE_RECORD_BYTES_MAX),
                        .path = malloc(CHANNEL_PATH_MAX),

@@ -17,9 +17,10 @@ struct tar_work {
 /*
  * The archive from `fd` as entries. No compression; of formats ustar, pax and GNU's. Refused is
  * what does not lead down from the top (absolute paths, ".."), what is no file, directory or link,
- * files of more than TREE_FILE_BYTES_MAX, more than TREE_ENTRIES_MAX entries, an archive that is
- * damaged, ends before its end or goes on behind it. The top itself (".") is passed over. All that
- * was written before an error is whole, but for the last file's content.
+ * files of more than TREE_FILE_BYTES_MAX, more than TREE_ENTRIES_MAX entries, an entry with headers
+ * of more than TAR_HEADER_BYTES_MAX, an archive that is damaged, ends before its end or goes on
+ * behind it. The top itself (".") is passed over. All that was written before an error is whole,
+ * but for the last file's content.
  */
 int tar_unpack(int fd, struct tar_work *work) __attribute__((warn_unused_result));
 

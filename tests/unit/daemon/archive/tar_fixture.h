@@ -39,6 +39,9 @@ struct header {
     size_t size;
     const char *size_text; /* in place of `size` in the header; 12 bytes */
     const char *uid_text;  /* 8 bytes */
+    bool is_gnu;           /* GNU's old format, which can have */
+    bool has_map;          /* a map of holes that goes on in the blocks behind it, */
+    bool has_hole;         /* or a hole of 90 bytes before the content */
 };
 
 static inline void pad(struct buffer *b)
@@ -73,7 +76,15 @@ static inline void put(struct tar *t, const struct header *h)
     block[156] = (uint8_t)h->type;
     if (h->link != NULL)
         memcpy(block + 157, h->link, strlen(h->link) < 100 ? strlen(h->link) : 100);
-    memcpy(block + 257, "ustar\00000", 8);
+    memcpy(block + 257, h->is_gnu ? "ustar  " : "ustar\00000", 8);
+    if (h->has_map) {
+        memcpy(block + 386, "00000000000\00000000000000", 24);
+        block[482] = 1;
+    }
+    if (h->has_hole) {
+        memcpy(block + 386, "00000000132\00000000000012", 24);
+        memcpy(block + 483, "00000000144", 12);
+    }
     sum_up(block);
     assert_int_equal(buffer_append(&t->bytes, block, BLOCK), 0);
     if (h->content != NULL)
@@ -145,25 +156,27 @@ struct feed {
     int fd;
     const uint8_t *data;
     size_t size;
+    size_t taken;
 };
 
 static inline void *feed_main(void *arg)
 {
     struct feed *f = arg;
 
-    for (size_t at = 0; at < f->size;) {
-        ssize_t n = send(f->fd, f->data + at, f->size - at, MSG_NOSIGNAL);
+    while (f->taken < f->size) {
+        ssize_t n = send(f->fd, f->data + f->taken, f->size - f->taken, MSG_NOSIGNAL);
         if (n <= 0)
             break;
-        at += (size_t)n;
+        f->taken += (size_t)n;
     }
     (void)shutdown(f->fd, SHUT_WR);
     return NULL;
 }
 
-/* Runs one of the two over a socket pair; what comes out is appended to `out`. */
+/* Runs one of the two over a socket pair; what comes out is appended to `out`. *ret_taken: bytes of
+ * `data` that went in. */
 static inline int run(int (*work)(int, struct tar_work *), const void *data, size_t size,
-                      struct buffer *out, struct tar_work *ret_results)
+                      struct buffer *out, struct tar_work *ret_results, size_t *ret_taken)
 {
     struct run r = {.work = work};
     pthread_t worker, feeder;
@@ -188,6 +201,7 @@ static inline int run(int (*work)(int, struct tar_work *), const void *data, siz
     (void)close(fds[0]);
     assert_int_equal(r.result != 0, r.results.error.code != ERR_NONE);
     *ret_results = r.results;
+    *ret_taken = f.taken;
     return r.result;
 }
 
@@ -197,6 +211,7 @@ struct unpacked {
     bool is_between; /* the entries end where they may */
     unsigned entries;
     uint64_t bytes;
+    size_t taken;          /* of the archive */
     char names[NAMES_MAX]; /* "TYPE:PATH>TARGET;" of each */
 };
 
@@ -209,7 +224,7 @@ static inline struct unpacked unpack(const void *data, size_t size)
     struct tree_entry entry;
     enum tree_event event;
 
-    u.result = run(tar_unpack, data, size, &out, &u.work);
+    u.result = run(tar_unpack, data, size, &out, &u.work, &u.taken);
     tree_reader_init(&r);
     for (size_t at = 0, used = 0; at < out.size; at += used) {
         assert_int_equal(

@@ -25,6 +25,7 @@ static void test_pack_and_unpack(void **state)
     struct buffer tree = BUFFER_INIT(OUT_MAX), out = BUFFER_INIT(OUT_MAX);
     char expected[6000];
     struct tar_work work;
+    size_t taken;
 
     (void)state;
     for (size_t i = 0; i < sizeof(deep) - 1; i++)
@@ -32,7 +33,7 @@ static void test_pack_and_unpack(void **state)
     deep[sizeof(deep) - 2] = 'p';
     for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
         put_tree(&tree, &entries[i], entries[i].size == 3 ? "abc" : "");
-    assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work), 0);
+    assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work, &taken), 0);
     assert_int_equal(work.skipped, 42);
     assert_int_equal(out.size % BLOCK, 0);
     struct unpacked u = unpack(buffer_bytes(&out), out.size);
@@ -58,6 +59,7 @@ static void test_pack_hostile(void **state)
     for (int i = 0; i < 4; i++) {
         struct buffer tree = BUFFER_INIT(OUT_MAX), out = BUFFER_INIT(OUT_MAX);
         struct tar_work work;
+        size_t taken;
 
         put_tree(&tree, &fine, "x");
         if (i == 0)
@@ -68,7 +70,7 @@ static void test_pack_hostile(void **state)
             put_tree(&tree, &fine, ""); /* without its content */
         else
             assert_int_equal(buffer_append(&tree, "\x01\x02", 2), 0);
-        assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work), -1);
+        assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work, &taken), -1);
         assert_int_equal(work.error.code, ERR_BAD_REQUEST);
         if (out.size > 0) {
             struct unpacked u = unpack(buffer_bytes(&out), out.size);
