@@ -1,11 +1,5 @@
-/*
- * The way to the guest. A stream that has something to say is on its link's list of turns; each
- * turn takes one frame from it into the wire buffer, then the stream goes to the end of the list.
- * Only the oldest stream whose request is not out yet may send OPEN frames, so the agent puts
- * together one request at a time and the numbers that it sees rise.
- *
- * Nothing here calls back: the socket is written from the loop only.
- */
+#include "daemon/link/agent_send.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -14,7 +8,7 @@
 #include "base/clock.h"
 #include "base/frame.h"
 #include "base/wire.h"
-#include "daemon/link/agent_private.h"
+#include "daemon/link/agent_stream.h"
 
 static size_t min_size(size_t a, size_t b)
 {
@@ -22,73 +16,96 @@ static size_t min_size(size_t a, size_t b)
 }
 
 /* Bytes the guest may be granted on a lane. */
-static uint64_t grant_due(const struct agent_stream *s, const struct agent_lane *lane)
+static uint64_t grant_due(const struct agent_stream *stream, const struct agent_lane *lane)
 {
     uint64_t due = lane->consumed + CHANNEL_WINDOW_BYTES - lane->granted;
 
     /* A grant for each small read would cost a frame each; while the guest has most of its window
      * left it can wait. A lane that is closed needs none. */
-    return lane->legal && !lane->eof && !s->reset && due >= AGENT_GRANT_MIN ? due : 0;
+    return lane->legal && !lane->eof && !stream->reset && due >= AGENT_GRANT_MIN ? due : 0;
 }
 
 /* Is there a frame that could go out now? */
-static bool has_something(const struct agent_stream *s)
+static bool has_something(const struct agent_stream *stream)
 {
-    if (!s->opened)
-        return TAILQ_FIRST(&s->link->opening) == s;
-    if (s->reset)
-        return !s->reset_sent;
+    if (!stream->opened)
+        return TAILQ_FIRST(&stream->sender->opening) == stream;
+    if (stream->reset)
+        return !stream->reset_sent;
     for (unsigned i = 0; i < CHANNEL_LANE_COUNT; i++) {
-        if (grant_due(s, &s->lanes[i]) > 0)
+        if (grant_due(stream, &stream->lanes[i]) > 0)
             return true;
     }
-    if (s->resize_due || (s->signals[0] | s->signals[1]) != 0 ||
-        (s->queue.size > 0 && s->credit > 0))
+    if (stream->resize_due || (stream->signals[0] | stream->signals[1]) != 0 ||
+        (stream->queue.size > 0 && stream->credit > 0))
         return true;
-    return s->queue.size == 0 && s->eof_wanted && !s->eof_sent;
+    return stream->queue.size == 0 && stream->eof_wanted && !stream->eof_sent;
 }
 
-void agent_stream_wake(struct agent_stream *s)
+void agent_sender_wake(struct agent_stream *stream)
 {
-    if (s->link->over || s->ended || s->is_turn || !has_something(s))
+    struct agent_sender *sender = stream->sender;
+
+    if (stream->ended || stream->is_turn || !has_something(stream))
         return;
-    s->is_turn = true;
-    TAILQ_INSERT_TAIL(&s->link->turns, s, turn);
-    agent_link_watch(s->link);
+    stream->is_turn = true;
+    TAILQ_INSERT_TAIL(&sender->turns, stream, turn);
+    sender->calls->on_output(sender->arg);
 }
 
-void agent_stream_unlink(struct agent_stream *s)
+void agent_sender_init(struct agent_sender *sender, const struct agent_sender_calls *calls,
+                       void *arg)
 {
-    if (!s->opened)
-        TAILQ_REMOVE(&s->link->opening, s, opening);
-    if (s->is_turn)
-        TAILQ_REMOVE(&s->link->turns, s, turn);
-    if (s->is_roomy)
-        TAILQ_REMOVE(&s->link->roomy, s, roomy);
-    s->opened = true;
-    s->is_turn = s->is_roomy = false;
-    LIST_REMOVE(s, bucket);
-    s->link->stream_count--;
+    *sender =
+        (struct agent_sender){.calls = calls, .arg = arg, .wire = BUFFER_INIT(AGENT_WIRE_MAX)};
+    TAILQ_INIT(&sender->opening);
+    TAILQ_INIT(&sender->turns);
+    TAILQ_INIT(&sender->roomy);
+}
+
+void agent_sender_fini(struct agent_sender *sender)
+{
+    buffer_fini(&sender->wire);
+}
+
+void agent_sender_add(struct agent_sender *sender, struct agent_stream *stream)
+{
+    stream->sender = sender;
+    stream->queue = (struct buffer)BUFFER_INIT(AGENT_QUEUE_MAX);
+    TAILQ_INSERT_TAIL(&sender->opening, stream, opening);
+    agent_sender_wake(stream);
+}
+
+void agent_sender_forget(struct agent_stream *stream)
+{
+    if (!stream->opened)
+        TAILQ_REMOVE(&stream->sender->opening, stream, opening);
+    if (stream->is_turn)
+        TAILQ_REMOVE(&stream->sender->turns, stream, turn);
+    if (stream->is_roomy)
+        TAILQ_REMOVE(&stream->sender->roomy, stream, roomy);
+    stream->opened = true;
+    stream->is_turn = stream->is_roomy = false;
 }
 
 /* Appends a frame; the caller made sure of the room. */
-static void put_frame(struct agent_stream *s, enum channel_type type, unsigned lane,
+static void put_frame(struct agent_stream *stream, enum channel_type type, unsigned lane,
                       const void *payload, size_t size)
 {
     struct channel_header h = {.length = (uint32_t)size,
-                               .stream = s->number,
+                               .stream = stream->number,
                                .type = (uint8_t)type,
                                .lane = (uint8_t)lane};
-    uint8_t *at = buffer_reserve(&s->link->wire, CHANNEL_HEADER_BYTES + size);
+    uint8_t *at = buffer_reserve(&stream->sender->wire, CHANNEL_HEADER_BYTES + size);
 
     assert(at != NULL);
     frame_header_put(at, &h);
     if (size > 0)
         memcpy(at + CHANNEL_HEADER_BYTES, payload, size);
-    buffer_commit(&s->link->wire, CHANNEL_HEADER_BYTES + size);
+    buffer_commit(&stream->sender->wire, CHANNEL_HEADER_BYTES + size);
 }
 
-static void put_u32_frame(struct agent_stream *s, enum channel_type type, unsigned lane,
+static void put_u32_frame(struct agent_stream *stream, enum channel_type type, unsigned lane,
                           uint32_t value)
 {
     uint8_t payload[4];
@@ -96,229 +113,219 @@ static void put_u32_frame(struct agent_stream *s, enum channel_type type, unsign
 
     wire_writer_init(&w, payload, sizeof(payload));
     wire_put_u32(&w, value);
-    put_frame(s, type, lane, payload, sizeof(payload));
+    put_frame(stream, type, lane, payload, sizeof(payload));
 }
 
-static void put_open(struct agent_stream *s)
+static void put_open(struct agent_stream *stream)
 {
-    size_t size = min_size(s->request.size, AGENT_FRAME_PAYLOAD);
-    bool is_last = size == s->request.size;
+    size_t size = min_size(stream->request.size, AGENT_FRAME_PAYLOAD);
+    bool is_last = size == stream->request.size;
 
-    put_frame(s, CHANNEL_OPEN, is_last ? 0 : 1, buffer_bytes(&s->request), size);
-    buffer_consume(&s->request, size);
-    s->open_begun = true;
+    put_frame(stream, CHANNEL_OPEN, is_last ? 0 : 1, buffer_bytes(&stream->request), size);
+    buffer_consume(&stream->request, size);
+    stream->open_begun = true;
     if (!is_last)
         return;
-    buffer_fini(&s->request);
-    TAILQ_REMOVE(&s->link->opening, s, opening);
-    s->opened = true;
-    s->opened_ns = clock_mono_ns();
-    if (!TAILQ_EMPTY(&s->link->opening))
-        agent_stream_wake(TAILQ_FIRST(&s->link->opening));
+    buffer_fini(&stream->request);
+    TAILQ_REMOVE(&stream->sender->opening, stream, opening);
+    stream->opened = true;
+    stream->opened_ns = clock_mono_ns();
+    if (!TAILQ_EMPTY(&stream->sender->opening))
+        agent_sender_wake(TAILQ_FIRST(&stream->sender->opening));
 }
 
-static void put_data(struct agent_stream *s)
+static void put_data(struct agent_stream *stream)
 {
-    size_t size = min_size(s->queue.size, AGENT_FRAME_PAYLOAD);
+    size_t size = min_size(stream->queue.size, AGENT_FRAME_PAYLOAD);
 
-    size = s->credit < size ? (size_t)s->credit : size;
-    put_frame(s, CHANNEL_DATA, CHANNEL_LANE_IN, buffer_bytes(&s->queue), size);
-    buffer_consume(&s->queue, size);
-    s->credit -= size;
-    s->sent += size;
-    if (s->wants_room && !s->is_roomy && s->queue.size <= AGENT_QUEUE_MAX / 2) {
-        s->is_roomy = true;
-        TAILQ_INSERT_TAIL(&s->link->roomy, s, roomy);
+    size = stream->credit < size ? (size_t)stream->credit : size;
+    put_frame(stream, CHANNEL_DATA, CHANNEL_LANE_IN, buffer_bytes(&stream->queue), size);
+    buffer_consume(&stream->queue, size);
+    stream->credit -= size;
+    stream->sent += size;
+    if (stream->wants_room && !stream->is_roomy && stream->queue.size <= AGENT_QUEUE_MAX / 2) {
+        stream->is_roomy = true;
+        TAILQ_INSERT_TAIL(&stream->sender->roomy, stream, roomy);
     }
 }
 
 /* One CREDIT frame, if one is due. */
-static bool put_credit(struct agent_stream *s)
+static bool put_credit(struct agent_stream *stream)
 {
     for (unsigned i = 0; i < CHANNEL_LANE_COUNT; i++) {
-        uint64_t due = grant_due(s, &s->lanes[i]);
+        uint64_t due = grant_due(stream, &stream->lanes[i]);
 
         if (due == 0)
             continue;
-        s->lanes[i].granted += due;
-        put_u32_frame(s, CHANNEL_CREDIT, i, (uint32_t)due); /* at most a window */
+        stream->lanes[i].granted += due;
+        put_u32_frame(stream, CHANNEL_CREDIT, i, (uint32_t)due); /* at most a window */
         return true;
     }
     return false;
 }
 
-static void put_resize(struct agent_stream *s)
+static void put_resize(struct agent_stream *stream)
 {
     uint8_t payload[4];
     struct wire_writer w;
 
-    s->resize_due = false;
+    stream->resize_due = false;
     wire_writer_init(&w, payload, sizeof(payload));
-    wire_put_u16(&w, s->rows);
-    wire_put_u16(&w, s->columns);
-    put_frame(s, CHANNEL_RESIZE, 0, payload, sizeof(payload));
+    wire_put_u16(&w, stream->rows);
+    wire_put_u16(&w, stream->columns);
+    put_frame(stream, CHANNEL_RESIZE, 0, payload, sizeof(payload));
 }
 
 /* The stream's next frame, the most urgent kind first; has_something() holds. */
-static void put_next(struct agent_stream *s)
+static void put_next(struct agent_stream *stream)
 {
-    if (!s->opened) {
-        put_open(s);
-    } else if (s->reset) {
-        put_frame(s, CHANNEL_RESET, 0, NULL, 0);
-        s->reset_sent = true;
-    } else if (s->resize_due) {
-        put_resize(s);
-    } else if ((s->signals[0] | s->signals[1]) != 0) {
-        unsigned scope = s->signals[0] != 0 ? 0 : 1;
-        unsigned bit = (unsigned)__builtin_ctzll(s->signals[scope]);
+    if (!stream->opened) {
+        put_open(stream);
+    } else if (stream->reset) {
+        put_frame(stream, CHANNEL_RESET, 0, NULL, 0);
+        stream->reset_sent = true;
+    } else if (stream->resize_due) {
+        put_resize(stream);
+    } else if ((stream->signals[0] | stream->signals[1]) != 0) {
+        unsigned scope = stream->signals[0] != 0 ? 0 : 1;
+        unsigned bit = (unsigned)__builtin_ctzll(stream->signals[scope]);
 
-        s->signals[scope] &= ~(UINT64_C(1) << bit);
-        put_u32_frame(s, CHANNEL_SIGNAL, scope, bit + 1);
-    } else if (put_credit(s)) {
+        stream->signals[scope] &= ~(UINT64_C(1) << bit);
+        put_u32_frame(stream, CHANNEL_SIGNAL, scope, bit + 1);
+    } else if (put_credit(stream)) {
         return;
-    } else if (s->queue.size > 0) {
-        put_data(s);
+    } else if (stream->queue.size > 0) {
+        put_data(stream);
     } else {
-        put_frame(s, CHANNEL_EOF, CHANNEL_LANE_IN, NULL, 0);
-        s->eof_sent = true;
+        put_frame(stream, CHANNEL_EOF, CHANNEL_LANE_IN, NULL, 0);
+        stream->eof_sent = true;
     }
 }
 
-static void fill_wire(struct agent_link *link)
+static void fill_wire(struct agent_sender *sender)
 {
-    struct agent_stream *s;
+    struct agent_stream *stream;
 
-    while (!link->deaf && (s = TAILQ_FIRST(&link->turns)) != NULL) {
+    while (!sender->deaf && (stream = TAILQ_FIRST(&sender->turns)) != NULL) {
         /* Reserving the largest frame at once also settles that there is memory for it. */
-        if (buffer_reserve(&link->wire, AGENT_FRAME_MAX) == NULL)
+        if (buffer_reserve(&sender->wire, AGENT_FRAME_MAX) == NULL)
             return;
-        TAILQ_REMOVE(&link->turns, s, turn);
-        s->is_turn = false;
-        put_next(s);
-        agent_stream_wake(s);
+        TAILQ_REMOVE(&sender->turns, stream, turn);
+        stream->is_turn = false;
+        put_next(stream);
+        agent_sender_wake(stream);
     }
 }
 
-void agent_link_flush(struct agent_link *link)
+bool agent_sender_has_output(const struct agent_sender *sender)
 {
-    fill_wire(link);
-    while (link->wire.size > 0 && !link->deaf) {
+    return !sender->deaf && (sender->wire.size > 0 || !TAILQ_EMPTY(&sender->turns));
+}
+
+void agent_sender_flush(struct agent_sender *sender, int fd)
+{
+    fill_wire(sender);
+    while (sender->wire.size > 0 && !sender->deaf) {
         ssize_t n =
-            send(link->fd, buffer_bytes(&link->wire), link->wire.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+            send(fd, buffer_bytes(&sender->wire), sender->wire.size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
             /* That the peer has closed is for the read side to find, after all that the guest
              * still said; nothing that is written now would arrive. */
-            link->deaf = errno == EPIPE || errno == ECONNRESET;
+            sender->deaf = errno == EPIPE || errno == ECONNRESET;
             break;
         }
-        buffer_consume(&link->wire, (size_t)n);
-        fill_wire(link);
+        buffer_consume(&sender->wire, (size_t)n);
+        fill_wire(sender);
     }
-    if (link->wire.size == 0 || link->deaf)
-        buffer_fini(&link->wire); /* most sandboxes are idle most of the time */
+    if (sender->wire.size == 0 || sender->deaf)
+        buffer_fini(&sender->wire); /* most sandboxes are idle most of the time */
 }
 
-void agent_link_tell_room(struct agent_link *link)
+size_t agent_stream_send(struct agent_stream *stream, const void *data, size_t size)
 {
-    /* A callback that sends again gets on the list again only by a later flush. */
-    while (!link->over && !TAILQ_EMPTY(&link->roomy)) {
-        struct agent_stream *s = TAILQ_FIRST(&link->roomy);
-
-        TAILQ_REMOVE(&link->roomy, s, roomy);
-        s->is_roomy = false;
-        s->wants_room = false;
-        if (!s->reset && s->calls.on_writable != NULL)
-            s->calls.on_writable(s->arg);
-    }
-}
-
-size_t agent_stream_send(struct agent_stream *s, const void *data, size_t size)
-{
-    assert(s->sends && !s->eof_wanted);
-    if (s->reset || s->ended)
+    assert(stream->sends && !stream->eof_wanted);
+    if (stream->reset || stream->ended)
         return size;
-    size_t taken = min_size(size, AGENT_QUEUE_MAX - s->queue.size);
-    if (buffer_append(&s->queue, data, taken) != 0)
+    size_t taken = min_size(size, AGENT_QUEUE_MAX - stream->queue.size);
+    if (buffer_append(&stream->queue, data, taken) != 0)
         taken = 0; /* no memory now: as if the queue were full */
     if (taken < size) {
-        s->wants_room = true;
+        stream->wants_room = true;
         /* With an empty queue no frame would ever bring the news of room. */
-        if (s->queue.size == 0 && !s->is_roomy) {
-            s->is_roomy = true;
-            TAILQ_INSERT_TAIL(&s->link->roomy, s, roomy);
-            agent_link_defer(s->link);
+        if (stream->queue.size == 0 && !stream->is_roomy) {
+            stream->is_roomy = true;
+            TAILQ_INSERT_TAIL(&stream->sender->roomy, stream, roomy);
+            stream->sender->calls->on_roomy(stream->sender->arg);
         }
     }
-    agent_stream_wake(s);
+    agent_sender_wake(stream);
     return taken;
 }
 
-void agent_stream_eof(struct agent_stream *s)
+void agent_stream_eof(struct agent_stream *stream)
 {
-    assert(s->sends);
-    s->eof_wanted = true;
-    agent_stream_wake(s);
+    assert(stream->sends);
+    stream->eof_wanted = true;
+    agent_sender_wake(stream);
 }
 
-void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t size)
+void agent_stream_consume(struct agent_stream *stream, enum channel_lane lane, size_t size)
 {
-    if (s->ended)
+    if (stream->ended)
         return;
-    assert(size <= s->lanes[lane].received - s->lanes[lane].consumed);
-    s->lanes[lane].consumed += size;
-    agent_stream_wake(s);
+    assert(size <= stream->lanes[lane].received - stream->lanes[lane].consumed);
+    stream->lanes[lane].consumed += size;
+    agent_sender_wake(stream);
 }
 
-uint64_t agent_stream_opened_ns(const struct agent_stream *s)
+uint64_t agent_stream_opened_ns(const struct agent_stream *stream)
 {
-    return s->opened_ns;
+    return stream->opened_ns;
 }
 
-void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,
+void agent_stream_signal(struct agent_stream *stream, enum channel_signal_scope scope,
                          uint32_t signal_number)
 {
-    assert(s->op == CHANNEL_OP_EXEC && signal_number >= 1 && signal_number <= 64);
-    s->signals[scope] |= UINT64_C(1) << (signal_number - 1);
-    agent_stream_wake(s);
+    assert(stream->op == CHANNEL_OP_EXEC && signal_number >= 1 && signal_number <= 64);
+    stream->signals[scope] |= UINT64_C(1) << (signal_number - 1);
+    agent_sender_wake(stream);
 }
 
-void agent_stream_resize(struct agent_stream *s, uint16_t rows, uint16_t columns)
+void agent_stream_resize(struct agent_stream *stream, uint16_t rows, uint16_t columns)
 {
-    assert(s->op == CHANNEL_OP_EXEC);
-    s->rows = rows;
-    s->columns = columns;
-    s->resize_due = true;
-    agent_stream_wake(s);
+    assert(stream->op == CHANNEL_OP_EXEC);
+    stream->rows = rows;
+    stream->columns = columns;
+    stream->resize_due = true;
+    agent_sender_wake(stream);
 }
 
-void agent_stream_reset(struct agent_stream *s)
+void agent_stream_reset(struct agent_stream *stream)
 {
-    if (s->reset || s->ended)
+    if (stream->reset || stream->ended)
         return;
-    s->reset = true;
-    buffer_fini(&s->queue);
-    if (s->open_begun) {
-        agent_stream_wake(s);
+    stream->reset = true;
+    buffer_fini(&stream->queue);
+    if (stream->open_begun) {
+        agent_sender_wake(stream);
         return;
     }
     /* Nothing of it went out, so the guest will never say END. */
-    struct agent_link *link = s->link;
+    struct agent_sender *sender = stream->sender;
 
-    agent_stream_unlink(s);
-    TAILQ_INSERT_TAIL(&link->canceled, s, roomy);
-    if (!TAILQ_EMPTY(&link->opening))
-        agent_stream_wake(TAILQ_FIRST(&link->opening));
-    agent_link_defer(link);
+    agent_sender_forget(stream);
+    if (!TAILQ_EMPTY(&sender->opening))
+        agent_sender_wake(TAILQ_FIRST(&sender->opening));
+    sender->calls->on_canceled(sender->arg, stream);
 }
 
-void agent_stream_abandon(struct agent_stream *s)
+void agent_stream_abandon(struct agent_stream *stream)
 {
-    if (s == NULL || s->ended)
+    if (stream == NULL || stream->ended)
         return;
-    s->calls = (struct agent_stream_calls){0};
-    agent_stream_reset(s);
+    stream->calls = (struct agent_stream_calls){0};
+    agent_stream_reset(stream);
 }
