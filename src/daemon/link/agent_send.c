@@ -316,6 +316,7 @@ void agent_stream_reset(struct agent_stream *stream)
     /* Nothing of it went out, so the guest will never say END. */
     struct agent_sender *sender = stream->sender;
 
+    stream->reset_sent = true; /* it has nothing to say any more, whatever its owner asks for */
     agent_sender_forget(stream);
     if (!TAILQ_EMPTY(&sender->opening))
         agent_sender_wake(TAILQ_FIRST(&sender->opening));

@@ -45,7 +45,7 @@ struct agent_stream {
     uint64_t opened_ns;
     bool eof_wanted; /* nothing follows what is in `queue` */
     bool eof_sent;
-    bool reset_sent;
+    bool reset_sent;        /* or it needs none */
     bool wants_room;        /* a send took less than it was given */
     bool is_turn, is_roomy; /* on the list of that name */
     uint64_t signals[2];    /* by scope; bit n - 1: signal n is due */

@@ -359,6 +359,22 @@ static void test_reset_before_open_sends_nothing(void **state)
     assert_int_equal(frame.h.stream, 2);
 }
 
+/* It stays with its owner until on_end, who may still ask for things. */
+static void test_canceled_has_nothing_more_to_say(void **state)
+{
+    struct fixture *f = *state;
+    struct record r;
+    struct fake_frame frame;
+    struct agent_stream *s = open_op(f, CHANNEL_OP_EXEC, &r, 0);
+
+    agent_stream_reset(s);
+    agent_stream_signal(s, CHANNEL_SIGNAL_GROUP, 15);
+    agent_stream_eof(s);
+    assert_false(fake_recv(&f->agent, &frame));
+    assert_int_equal(r.ends, 1);
+    assert_int_equal(r.outcome, AGENT_CANCELED);
+}
+
 static void test_abandoned_says_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -476,6 +492,7 @@ int main(void)
         LINK_TEST(test_streams_take_turns),
         LINK_TEST(test_reset),
         LINK_TEST(test_reset_before_open_sends_nothing),
+        LINK_TEST(test_canceled_has_nothing_more_to_say),
         LINK_TEST(test_abandoned_says_nothing),
         LINK_TEST(test_signals),
         LINK_TEST(test_closed_channel_ends_all),
