@@ -110,10 +110,13 @@ static void read_socket(struct agent_link *link)
 static void tell_room(struct agent_link *link)
 {
     struct agent_stream *stream;
+    size_t due = 0;
 
-    /* A callback that sends again gets on the list again only by a later flush. The end of the link
-     * in one takes all others off it. */
-    while ((stream = TAILQ_FIRST(&link->sender.roomy)) != NULL) {
+    TAILQ_FOREACH (stream, &link->sender.roomy, roomy)
+        due++;
+    /* Whoever gets onto the list meanwhile, as there was no memory for what it sent, waits for the
+     * next turn. The end of the link in a callback takes all off it. */
+    while (due-- > 0 && (stream = TAILQ_FIRST(&link->sender.roomy)) != NULL) {
         TAILQ_REMOVE(&link->sender.roomy, stream, roomy);
         stream->is_roomy = false;
         stream->wants_room = false;
