@@ -23,12 +23,14 @@
 #include "guest/boot/identity.h"
 #include "guest/boot/warm.h"
 #include "guest/channel/service.h"
+#include "guest/operations.h"
 
 /* For the kernel's own work that follows the mounts: RCU, workqueues, the console's output. */
 #define QUIET_MS        300u
 #define TICK_WAIT_NS    (50 * NS_PER_MS)
 #define TICK_NOTICED_NS (NS_PER_MS)
 
+static struct operations operations;
 static struct service service;
 
 __attribute__((noreturn)) static void end_guest(const struct identity *i, enum guest_failure reason,
@@ -96,10 +98,12 @@ int main(void)
     }
     warm_up();
     if (boot_open_port(&port_fd, &e) < 0 ||
-        service_init(&service, port_fd, BOOT_CGROUP_PATH, &layers, &e) < 0) {
+        operations_init(&operations, BOOT_CGROUP_PATH, &layers, &e) < 0 ||
+        service_init(&service, port_fd, operations.rows, OPERATION_COUNT, &e) < 0) {
         error_format(&e, text, sizeof(text));
         end_guest(&identity, GUEST_FAILURE_CHANNEL, text);
     }
+    service_when_idle(&service, operations_tidy, &operations);
     settle();
 
     int failure = identity_assume(&identity);

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "guest/boot/layers.h"
+#include "guest/files/layers.h"
 
 /* Where an exec's cgroup is made. */
 #define BOOT_CGROUP_PATH "/sys/fs/cgroup/exec"

@@ -133,12 +133,12 @@ void port_put(struct port *p, uint32_t stream, enum channel_type type, enum chan
     buffer_commit(&p->out, CHANNEL_HEADER_BYTES + size);
 }
 
-uint8_t *port_data_begin(struct port *p, size_t size)
+uint8_t *port_data_begin(struct port *p, size_t before, size_t size)
 {
-    uint8_t *to = buffer_reserve(&p->out, CHANNEL_HEADER_BYTES + size);
+    uint8_t *to = buffer_reserve(&p->out, before + CHANNEL_HEADER_BYTES + size);
 
     assert(size <= CHANNEL_PAYLOAD_MAX && to != NULL);
-    return to + CHANNEL_HEADER_BYTES;
+    return to + before + CHANNEL_HEADER_BYTES;
 }
 
 void port_data_end(struct port *p, uint32_t stream, enum channel_lane lane, size_t size)

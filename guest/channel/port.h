@@ -44,9 +44,12 @@ bool port_has_room(const struct port *p);
 void port_put(struct port *p, uint32_t stream, enum channel_type type, enum channel_lane lane,
               const void *payload, size_t size);
 
-/* A DATA frame, filled in place: `size` (at most CHANNEL_PAYLOAD_MAX) bytes to write to, of which
- * port_data_end() says how many (at least 1) became the payload. Not calling it drops the frame. */
-uint8_t *port_data_begin(struct port *p, size_t size);
+/*
+ * A DATA frame, filled in place: `size` (at most CHANNEL_PAYLOAD_MAX) bytes to write to, of which
+ * port_data_end() says how many (at least 1) became the payload. Not calling it drops the frame.
+ * Frames of `before` bytes, headers included, must be put between the two calls.
+ */
+uint8_t *port_data_begin(struct port *p, size_t before, size_t size);
 void port_data_end(struct port *p, uint32_t stream, enum channel_lane lane, size_t size);
 
 /* Writes as much as the port takes now. */

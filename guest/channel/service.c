@@ -1,9 +1,8 @@
 #include "guest/channel/service.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -16,60 +15,56 @@
 #include "base/fd.h"
 
 #define EVENTS_MAX 32
-/* Made before the snapshot; more are made when so many commands run at once. */
-#define GROUPS_READY 4u
-#define TAG_BITS     8
 
-int service_watch(struct service *v, uint32_t stream, enum service_tag tag, int fd, uint32_t events)
+/* The service's own events; those of streams are STREAM_EVENT_MIN and above. */
+enum event_source { EVENT_PORT, EVENT_SIGNAL };
+
+static int watch(const struct service *v, enum event_source source, int fd)
 {
-    struct epoll_event event = {.events = events,
-                                .data.u64 = (uint64_t)stream << TAG_BITS | (uint64_t)tag};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = source};
 
     return epoll_ctl(v->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-int service_init(struct service *v, int port_fd, const char *cgroup_path,
-                 const struct layers *layers, struct error *e)
+int service_init(struct service *v, int port_fd, const struct stream_row *rows, size_t row_count,
+                 struct error *e)
 {
     sigset_t child, all;
 
     memset(v, 0, sizeof(*v));
-    v->layers = *layers;
-    v->epoll_fd = v->signal_fd = v->null_fd = v->groups.root_fd = -1;
-    (void)umask(022);
+    v->epoll_fd = v->signal_fd = -1;
+    (void)umask(SERVICE_UMASK);
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
     (void)sigemptyset(&child);
     (void)sigaddset(&child, SIGCHLD);
 
-    if (port_init(&v->port, port_fd, e) < 0 || stagings_init(&v->stagings, e) < 0)
+    if (port_init(&v->port, port_fd, e) < 0)
         return -1;
     v->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     v->signal_fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-    v->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (v->epoll_fd < 0 || v->signal_fd < 0 || v->null_fd < 0)
-        return error_errno(e, errno, "epoll, signalfd or /dev/null");
+    if (v->epoll_fd < 0 || v->signal_fd < 0)
+        return error_errno(e, errno, "epoll or signalfd");
     v->port_events = EPOLLIN;
-    if (service_watch(v, 0, SERVICE_TAG_PORT, port_fd, v->port_events) < 0 ||
-        service_watch(v, 0, SERVICE_TAG_SIGNAL, v->signal_fd, EPOLLIN) < 0)
+    if (watch(v, EVENT_PORT, port_fd) < 0 || watch(v, EVENT_SIGNAL, v->signal_fd) < 0)
         return error_errno(e, errno, "epoll");
-    execgroups_init(&v->groups, cgroup_path, GROUPS_READY);
-    command_warm_up();
-    return 0;
+    return streams_init(&v->streams, &v->port, v->epoll_fd, rows, row_count, e);
 }
 
 void service_fini(struct service *v)
 {
-    streams_fini(v);
-    execgroups_fini(&v->groups);
-    stagings_fini(&v->stagings);
+    streams_fini(&v->streams);
     port_fini(&v->port);
     fd_close(&v->epoll_fd);
     fd_close(&v->signal_fd);
-    fd_close(&v->null_fd);
 }
 
-/* As PID 1 the agent inherits every orphan; those belong to no stream. */
+void service_when_idle(struct service *v, void (*call)(void *owner), void *owner)
+{
+    v->when_idle = call;
+    v->idle_owner = owner;
+}
+
 static void reap_children(struct service *v)
 {
     struct signalfd_siginfo info;
@@ -85,30 +80,7 @@ static void reap_children(struct service *v)
             continue;
         if (pid <= 0)
             return;
-        for (unsigned i = 0; i < v->streams.used_count; i++) {
-            struct stream *s = &v->streams.slots[i];
-            if (s->id != 0 && s->op == &command_op && s->command.pid == pid && !s->command.exited) {
-                command_exited(v, s, status, &usage);
-                break;
-            }
-        }
-    }
-}
-
-static void dispatch(struct service *v, const struct epoll_event *event)
-{
-    uint32_t id = (uint32_t)(event->data.u64 >> TAG_BITS);
-    enum service_tag tag = (enum service_tag)(event->data.u64 & ((1u << TAG_BITS) - 1));
-
-    if (id != 0) {
-        /* An event of the same batch may have ended the stream. */
-        struct stream *s = streams_find(&v->streams, id);
-        if (s != NULL && tag == SERVICE_TAG_WATCH)
-            file_watch_event(s);
-        else if (s != NULL)
-            command_event(v, s, tag, event->events);
-    } else if (tag == SERVICE_TAG_SIGNAL) {
-        reap_children(v);
+        streams_child(&v->streams, pid, status, &usage);
     }
 }
 
@@ -123,7 +95,7 @@ static int handle_frames(struct service *v, struct error *e)
 
         if (got <= 0)
             return got;
-        int result = streams_frame(v, &h, payload, e);
+        int result = streams_frame(&v->streams, &h, payload, e);
         port_drop(&v->port, &h);
         if (result < 0)
             return -1;
@@ -134,7 +106,7 @@ static int handle_frames(struct service *v, struct error *e)
 /* Tells epoll what the port is waited for. */
 static int watch_port(struct service *v, struct error *e)
 {
-    struct epoll_event event = {.data.u64 = SERVICE_TAG_PORT};
+    struct epoll_event event = {.data.u64 = EVENT_PORT};
 
     if (port_has_room(&v->port))
         event.events |= EPOLLIN;
@@ -148,55 +120,44 @@ static int watch_port(struct service *v, struct error *e)
     return 0;
 }
 
-/* Milliseconds until a command's grace ends, rounded up; -1 where none is running out. */
-static int next_timeout_ms(struct service *v)
+/* Milliseconds until a stream wants to be woken, rounded up; -1 where none does. */
+static int next_timeout_ms(const struct service *v)
 {
-    uint64_t deadline_ns = UINT64_MAX;
+    uint64_t wake_ns = streams_next_wake_ns(&v->streams);
 
-    for (unsigned i = 0; i < v->streams.used_count; i++) {
-        struct stream *s = &v->streams.slots[i];
-        if (s->id != 0 && s->op == &command_op && s->command.kill_at_ns != 0 &&
-            s->command.kill_at_ns < deadline_ns)
-            deadline_ns = s->command.kill_at_ns;
-    }
-    if (deadline_ns == UINT64_MAX)
+    if (wake_ns == UINT64_MAX)
         return -1;
     uint64_t now_ns = clock_mono_ns();
-    return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / NS_PER_MS + 1);
+    return wake_ns <= now_ns ? 0 : (int)((wake_ns - now_ns) / NS_PER_MS + 1);
 }
 
-static void handle_deadlines(struct service *v)
+static int handle_event(struct service *v, const struct epoll_event *event, struct error *e)
 {
-    uint64_t now_ns = 0;
-
-    for (unsigned i = 0; i < v->streams.used_count; i++) {
-        struct stream *s = &v->streams.slots[i];
-        if (s->id == 0 || s->op != &command_op || s->command.kill_at_ns == 0)
-            continue;
-        if (now_ns == 0)
-            now_ns = clock_mono_ns();
-        if (s->command.kill_at_ns <= now_ns)
-            command_grace_over(v, s);
+    switch (event->data.u64) {
+    case EVENT_PORT:
+        return (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) ? port_fill(&v->port, e) : 0;
+    case EVENT_SIGNAL:
+        reap_children(v);
+        return 0;
+    default:
+        streams_event(&v->streams, event->data.u64, event->events);
+        return 0;
     }
 }
 
-/* Handles what epoll has said, then sends what can be sent; true where more can be at once. */
+/* Handles what epoll has said, then sends what can be sent; *ret_more: more can be, at once. */
 static int step(struct service *v, const struct epoll_event *events, int count, bool *ret_more,
                 struct error *e)
 {
     for (int i = 0; i < count; i++) {
-        if (events[i].data.u64 == SERVICE_TAG_PORT) {
-            if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && port_fill(&v->port, e) < 0)
-                return -1;
-        } else {
-            dispatch(v, &events[i]);
-        }
+        if (handle_event(v, &events[i], e) < 0)
+            return -1;
     }
     int frames_left = handle_frames(v, e);
     if (frames_left < 0)
         return -1;
-    handle_deadlines(v);
-    bool more = streams_pump(v);
+    streams_wake(&v->streams);
+    bool more = streams_pump(&v->streams);
     if (port_flush(&v->port, e) < 0)
         return -1;
     /* What had to wait for room may have it now; a port that takes nothing will call. */
@@ -212,8 +173,8 @@ int service_run(struct service *v, struct error *e)
     while (!v->port.closed) {
         int timeout_ms = more ? 0 : next_timeout_ms(v);
 
-        if (timeout_ms < 0)
-            execgroups_tidy(&v->groups);
+        if (timeout_ms < 0 && v->when_idle != NULL)
+            v->when_idle(v->idle_owner);
         if (watch_port(v, e) < 0)
             return -1;
         int count = epoll_wait(v->epoll_fd, events, EVENTS_MAX, timeout_ms);

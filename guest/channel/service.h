@@ -1,56 +1,42 @@
 /*
  * The agent's service loop: one thread, one epoll set, nothing that blocks on the host or on a
- * tenant's process. It is told its descriptor and its cgroup directory, so that the tests run it
- * over a socket pair on any machine.
+ * tenant's process. It knows the port and the streams; what the streams do is in the table that it
+ * is given. It is told its descriptor, so that the tests run it over a socket pair on any machine.
  */
 #pragma once
 
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
-#include "guest/boot/layers.h"
 #include "guest/channel/port.h"
 #include "guest/channel/stream.h"
-#include "guest/exec/execgroup.h"
-#include "guest/files/staging.h"
 
-/* What an epoll event belongs to, in its data.u64 beside the stream's number. */
-enum service_tag {
-    SERVICE_TAG_PORT, /* these two with stream 0 */
-    SERVICE_TAG_SIGNAL,
-    SERVICE_TAG_STDIN,
-    SERVICE_TAG_STDOUT,
-    SERVICE_TAG_STDERR,
-    SERVICE_TAG_GROUP,
-    SERVICE_TAG_WATCH,
-};
+/* Of the agent and, unless an exec says otherwise, of what it starts. */
+#define SERVICE_UMASK 022
 
 struct service {
     struct port port;
     struct streams streams;
-    struct execgroups groups;
-    struct stagings stagings;
-    struct layers layers;
     int epoll_fd;
     int signal_fd;
-    int null_fd; /* /dev/null, for reading and writing */
     uint32_t port_events;
-    unsigned pump_next;
+    void (*when_idle)(void *owner);
+    void *idle_owner;
 };
 
 /*
- * Makes everything that the loop needs, so that the first request finds it ready. `cgroup_path` may
- * be NULL. Blocks all signals of the process and sets its umask; both stay. `port_fd` and `v`
- * (large: better static than on the stack) outlive the service. `layers` stay the caller's.
+ * Makes everything that the loop needs, so that the first request finds it ready. Blocks all
+ * signals of the process and sets its umask; both stay. `port_fd`, the table of operations and `v`
+ * (large: better static than on the stack) outlive the service.
  */
-int service_init(struct service *v, int port_fd, const char *cgroup_path,
-                 const struct layers *layers, struct error *e) __attribute__((warn_unused_result));
+int service_init(struct service *v, int port_fd, const struct stream_row *rows, size_t row_count,
+                 struct error *e) __attribute__((warn_unused_result));
+/* Ends all streams. */
 void service_fini(struct service *v);
+
+/* From here on calls back, where there is nothing else to do, for what can wait until then. */
+void service_when_idle(struct service *v, void (*call)(void *owner), void *owner);
 
 /* Serves until the host closes the channel (0) or breaks its protocol (-1). */
 int service_run(struct service *v, struct error *e) __attribute__((warn_unused_result));
-
-/* Adds a descriptor of a stream to the epoll set; closing the descriptor removes it. */
-int service_watch(struct service *v, uint32_t stream, enum service_tag tag, int fd, uint32_t events)
-    __attribute__((warn_unused_result));

@@ -9,13 +9,22 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "guest/channel/records.h"
 #include "guest/channel/service.h"
+#include "guest/files/file_ops.h"
 #include "guest/files/file_path.h"
 #include "guest/files/file_remove.h"
 
 #define MODE_MASK 07777u
-#define UMASK     022u /* the agent's */
 
+struct file_change {
+    struct records records;
+    struct file_remove *remove; /* NULL: nothing is left for later */
+};
+
+_Static_assert(sizeof(struct file_change) <= STREAM_STATE_BYTES, "a change allocates little");
+
+/* What is asked for. */
 struct change {
     uint32_t flags;
     mode_t mode;
@@ -33,7 +42,7 @@ static bool is_directory(const char *path)
 /* The mask and the kernel keep bits from a new directory. */
 static int set_mode(int parent_fd, const char *name, mode_t mode)
 {
-    if ((mode & (UMASK | 07000u)) == 0)
+    if ((mode & (SERVICE_UMASK | 07000u)) == 0)
         return 0;
     FD_AUTO int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -41,13 +50,13 @@ static int set_mode(int parent_fd, const char *name, mode_t mode)
 }
 
 /* Each does its change and returns 0, or -1 with errno. */
-static int do_mkdir(struct stream *s, struct change *c)
+static int do_mkdir(struct file_change *f, struct change *c)
 {
     bool with_parents = (c->flags & CHANNEL_CHANGE_PARENTS) != 0;
     const char *name;
 
     if (with_parents && is_directory(c->path)) {
-        s->query.records.flags = CHANNEL_END_EXISTED;
+        f->records.flags = CHANNEL_END_EXISTED;
         return 0;
     }
     FD_AUTO int parent_fd = file_path_open_parent(c->path, with_parents, &name);
@@ -58,28 +67,28 @@ static int do_mkdir(struct stream *s, struct change *c)
     return -1;
 }
 
-static int do_rename(struct stream *s, struct change *c)
+static int do_rename(struct file_change *f, struct change *c)
 {
     unsigned flags = (c->flags & CHANNEL_CHANGE_OVERWRITE) != 0 ? 0 : RENAME_NOREPLACE;
 
-    (void)s;
+    (void)f;
     return (int)syscall(SYS_renameat2, AT_FDCWD, c->path, AT_FDCWD, c->other, flags);
 }
 
-static int do_chmod(struct stream *s, struct change *c)
+static int do_chmod(struct file_change *f, struct change *c)
 {
-    (void)s;
+    (void)f;
     return chmod(c->path, c->mode);
 }
 
-static int do_symlink(struct stream *s, struct change *c)
+static int do_symlink(struct file_change *f, struct change *c)
 {
-    (void)s;
+    (void)f;
     return symlink(c->other, c->path);
 }
 
 /* A tree is left to the steps of handle_pump(). */
-static int do_remove(struct stream *s, struct change *c)
+static int do_remove(struct file_change *f, struct change *c)
 {
     const char *name;
 
@@ -96,15 +105,15 @@ static int do_remove(struct stream *s, struct change *c)
         return errno != EISDIR ? -1 : 0;
     if ((errno != ENOTEMPTY && errno != EEXIST) || (c->flags & CHANNEL_CHANGE_TREE) == 0)
         return -1;
-    s->query.remove = file_remove_new(fd_take(&parent_fd), name, c->path);
-    return s->query.remove != NULL ? 0 : -1;
+    f->remove = file_remove_new(fd_take(&parent_fd), name, c->path);
+    return f->remove != NULL ? 0 : -1;
 }
 
 static const struct {
     uint32_t change;
     uint32_t flags; /* that it may have */
     bool has_other;
-    int (*run)(struct stream *s, struct change *c);
+    int (*run)(struct file_change *f, struct change *c);
 } changes[] = {
     {CHANNEL_CHANGE_MKDIR, CHANNEL_CHANGE_PARENTS, false, do_mkdir},
     {CHANNEL_CHANGE_RENAME, CHANNEL_CHANGE_OVERWRITE, true, do_rename},
@@ -113,29 +122,31 @@ static const struct {
     {CHANNEL_CHANGE_SYMLINK, 0, true, do_symlink},
 };
 
-static void run(struct service *v, struct stream *s, size_t row, struct change *c)
+static void run(struct stream *s, size_t row, struct change *c)
 {
-    if (changes[row].run(s, c) == 0) {
-        s->query.records.is_done = s->query.remove == NULL;
+    struct file_change *f = s->state;
+
+    if (changes[row].run(f, c) == 0) {
+        f->records.is_done = f->remove == NULL;
         return;
     }
     int error = errno;
     if (changes[row].has_other)
-        stream_fail(v, s, error, "%.200s, %.200s: %s", c->path, c->other, strerror(error));
+        stream_fail(s, error, "%.200s, %.200s: %s", c->path, c->other, strerror(error));
     else
-        stream_fail(v, s, error, "%.400s: %s", c->path, strerror(error));
+        stream_fail(s, error, "%.400s: %s", c->path, strerror(error));
 }
 
-static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_start(struct stream *s, struct wire_reader *reader)
 {
-    uint32_t change = wire_get_u32(r);
-    struct change c = {.flags = wire_get_u32(r), .mode = (mode_t)wire_get_u32(r)};
-    int path_result = file_path_get(r, c.path);
+    struct file_change *f = s->state;
+    uint32_t change = wire_get_u32(reader);
+    struct change c = {.flags = wire_get_u32(reader), .mode = (mode_t)wire_get_u32(reader)};
+    int path_result = file_path_get(reader, c.path);
     size_t other_size = 0;
-    const char *other = wire_get_string(r, CHANNEL_PATH_MAX - 1, &other_size);
+    const char *other = wire_get_string(reader, CHANNEL_PATH_MAX - 1, &other_size);
 
-    s->query = (struct file_query){0};
-    if (path_result < 0 || other == NULL || r->left != 0 || (c.mode & ~MODE_MASK) != 0)
+    if (path_result < 0 || other == NULL || reader->left != 0 || (c.mode & ~MODE_MASK) != 0)
         return -1;
     memcpy(c.other, other, other_size);
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
@@ -143,44 +154,41 @@ static int handle_start(struct service *v, struct stream *s, struct wire_reader 
             continue;
         if ((c.flags & ~changes[i].flags) != 0 || changes[i].has_other != (other_size > 0))
             return -1;
-        records_init(v, s);
-        run(v, s, i, &c);
+        records_init(&f->records);
+        stream_info(s, NULL, 0);
+        run(s, i, &c);
         return 0;
     }
     return -1;
 }
 
-static bool handle_pump(struct service *v, struct stream *s)
+static bool handle_pump(struct stream *s)
 {
-    struct records *r = &s->query.records;
+    struct file_change *f = s->state;
     const char *where = "";
 
-    if (!r->is_done) {
-        int error = file_remove_step(s->query.remove, &r->is_done, &where);
+    if (!f->records.is_done) {
+        int error = file_remove_step(f->remove, &f->records.is_done, &where);
         if (error != 0) {
-            stream_fail(v, s, error, "%.400s: %s", where, strerror(error));
+            stream_fail(s, error, "%.400s: %s", where, strerror(error));
             return false;
         }
     }
-    return records_pump(v, s);
+    return records_pump(s, &f->records);
 }
 
-static void handle_reset(struct service *v, struct stream *s)
+static void handle_fini(struct stream *s)
 {
-    stream_fail(v, s, ECANCELED, "the host gave up");
-}
+    struct file_change *f = s->state;
 
-static void handle_fini(struct service *v, struct stream *s)
-{
-    (void)v;
-    records_fini(&s->query.records);
-    file_remove_free(s->query.remove);
+    records_fini(&f->records);
+    file_remove_free(f->remove);
 }
 
 const struct stream_op file_change_op = {
     .op = CHANNEL_OP_CHANGE,
+    .state_bytes = sizeof(struct file_change),
     .start = handle_start,
-    .reset = handle_reset,
     .pump = handle_pump,
     .fini = handle_fini,
 };

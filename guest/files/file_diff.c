@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "guest/channel/service.h"
+#include "guest/channel/records.h"
 #include "guest/files/dir.h"
+#include "guest/files/file_ops.h"
+#include "guest/files/layers.h"
 
 #define BUCKETS 4096u
 #define NO_FILE UINT32_MAX
@@ -36,12 +38,13 @@ struct diff_file {
 enum diff_phase { DIFF_FIRST, DIFF_WAITING, DIFF_SECOND, DIFF_GONE };
 
 struct file_diff {
+    struct records records;
     enum diff_phase phase;
-    struct layers layers;      /* the service's */
-    unsigned root;             /* which tree is walked */
-    struct buffer pending;     /* directories to walk, each with its NUL; the last comes first */
-    struct dir dir;            /* the one that is read ... */
-    char at[CHANNEL_PATH_MAX]; /* ... and its path below the root */
+    const struct layers *layers; /* shared */
+    unsigned root;               /* which tree is walked */
+    struct buffer pending;       /* directories to walk, each with its NUL; the last comes first */
+    struct dir dir;              /* the one that is read ... */
+    char at[CHANNEL_PATH_MAX];   /* ... and its path below the root */
     struct buffer paths;
     struct buffer files; /* struct diff_file */
     uint32_t buckets[BUCKETS];
@@ -56,7 +59,7 @@ static const struct {
 
 static int root_fd(const struct file_diff *f)
 {
-    return roots[f->root].is_overlay ? f->layers.upper_fd : f->layers.tmp_fd;
+    return roots[f->root].is_overlay ? f->layers->upper_fd : f->layers->tmp_fd;
 }
 
 /* FNV-1a: the tenant can make it collide, and then misses its own changes. */
@@ -118,13 +121,12 @@ static void remember(struct file_diff *f, const char *path, enum diff_kind kind,
         *bucket = index;
 }
 
-static void tell(struct file_diff *f, struct records *r, enum channel_event event,
-                 bool is_directory, const char *path)
+static void tell(struct file_diff *f, enum channel_event event, bool is_directory, const char *path)
 {
-    if (records_are_full(r))
+    if (records_are_full(&f->records))
         f->is_more = true;
     else
-        records_put_event(r, event, is_directory, path, "");
+        records_put_event(&f->records, event, is_directory, path, "");
 }
 
 /* Whether the template has it: then what is new in the upper layer is a changed copy. */
@@ -133,11 +135,10 @@ static bool is_in_template(const struct file_diff *f, const char *path)
     struct stat st;
 
     return roots[f->root].is_overlay &&
-           fstatat(f->layers.lower_fd, path + 1, &st, AT_SYMLINK_NOFOLLOW) == 0;
+           fstatat(f->layers->lower_fd, path + 1, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static void compare(struct file_diff *f, struct records *r, const char *path, enum diff_kind kind,
-                    uint64_t stamp)
+static void compare(struct file_diff *f, const char *path, enum diff_kind kind, uint64_t stamp)
 {
     struct diff_file *old = find(f, path);
     bool is_directory = kind == DIFF_DIRECTORY;
@@ -146,18 +147,18 @@ static void compare(struct file_diff *f, struct records *r, const char *path, en
         old->is_seen = true;
     if (kind == DIFF_WHITEOUT) {
         if (old == NULL || old->kind != DIFF_WHITEOUT)
-            tell(f, r, CHANNEL_EVENT_DELETED, old != NULL && old->kind == DIFF_DIRECTORY, path);
+            tell(f, CHANNEL_EVENT_DELETED, old != NULL && old->kind == DIFF_DIRECTORY, path);
     } else if (old == NULL && is_in_template(f, path)) {
         if (!is_directory) /* one in the way to what has changed */
-            tell(f, r, CHANNEL_EVENT_MODIFIED, false, path);
+            tell(f, CHANNEL_EVENT_MODIFIED, false, path);
     } else if (old == NULL || old->kind == DIFF_WHITEOUT) {
-        tell(f, r, CHANNEL_EVENT_CREATED, is_directory, path);
+        tell(f, CHANNEL_EVENT_CREATED, is_directory, path);
     } else if (old->kind != kind || old->stamp != stamp) {
-        tell(f, r, CHANNEL_EVENT_MODIFIED, is_directory, path);
+        tell(f, CHANNEL_EVENT_MODIFIED, is_directory, path);
     }
 }
 
-static void judge(struct file_diff *f, struct records *r, const struct dir_entry *entry)
+static void judge(struct file_diff *f, const struct dir_entry *entry)
 {
     const char *prefix = roots[f->root].prefix;
     char path[CHANNEL_PATH_MAX];
@@ -181,7 +182,7 @@ static void judge(struct file_diff *f, struct records *r, const struct dir_entry
     if (f->phase == DIFF_FIRST)
         remember(f, path, kind, stamp_of(&st, kind));
     else
-        compare(f, r, path, kind, stamp_of(&st, kind));
+        compare(f, path, kind, stamp_of(&st, kind));
 }
 
 static void begin_walk(struct file_diff *f, unsigned root)
@@ -216,128 +217,105 @@ static bool next_directory(struct file_diff *f)
 }
 
 /* What the second walk did not meet. */
-static bool tell_gone(struct file_diff *f, struct records *r)
+static bool tell_gone(struct file_diff *f)
 {
     if (f->gone_next == f->files.size / sizeof(struct diff_file))
         return false;
     const struct diff_file *file = file_at(f, f->gone_next++);
     if (!file->is_seen && file->kind != DIFF_WHITEOUT)
-        tell(f, r, CHANNEL_EVENT_DELETED, file->kind == DIFF_DIRECTORY,
+        tell(f, CHANNEL_EVENT_DELETED, file->kind == DIFF_DIRECTORY,
              (const char *)buffer_bytes(&f->paths) + file->path_at);
     return true;
 }
 
-static void diff_step(struct file_diff *f, struct records *r)
+static void diff_step(struct file_diff *f)
 {
     uint64_t begin_ns = clock_mono_ns();
     struct dir_entry entry;
 
-    while (f->phase != DIFF_WAITING && !r->is_done && records_have_room(r) &&
-           !records_step_is_over(begin_ns)) {
+    while (f->phase != DIFF_WAITING && !f->records.is_done && records_have_room(&f->records) &&
+           !stream_step_is_over(begin_ns)) {
         if (f->phase == DIFF_GONE)
-            r->is_done = !tell_gone(f, r);
+            f->records.is_done = !tell_gone(f);
         else if (f->dir.fd >= 0 && dir_next(&f->dir, &entry))
-            judge(f, r, &entry);
+            judge(f, &entry);
         else if (f->dir.fd >= 0 && dir_fill(&f->dir) <= 0)
             dir_close(&f->dir);
         else if (f->dir.fd < 0 && !next_directory(f))
             f->phase = f->phase == DIFF_FIRST ? DIFF_WAITING : DIFF_GONE;
     }
-    r->flags = f->is_more ? CHANNEL_END_MORE : 0;
+    f->records.flags = f->is_more ? CHANNEL_END_MORE : 0;
 }
 
-static bool handle_pump(struct service *v, struct stream *s)
+static bool handle_pump(struct stream *s)
 {
-    struct file_diff *f = s->query.diff;
-    struct records *r = &s->query.records;
+    struct file_diff *f = s->state;
 
     if (f->phase == DIFF_WAITING)
         return false;
-    diff_step(f, r);
+    diff_step(f);
     if (f->phase == DIFF_WAITING) {
-        records_start(v, s);
+        stream_info(s, NULL, 0);
         return false;
     }
-    return f->phase == DIFF_FIRST || records_pump(v, s);
+    return f->phase == DIFF_FIRST || records_pump(s, &f->records);
 }
 
-static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_start(struct stream *s, struct wire_reader *reader)
 {
-    if (r->left != 0)
-        return -1;
-    s->query = (struct file_query){0};
-    records_prepare(s);
-    if (v->layers.upper_fd < 0) {
-        stream_fail(v, s, ENOTSUP, "the root is no overlay");
-        return 0;
-    }
-    struct file_diff *f = calloc(1, sizeof(*f));
-    if (f == NULL) {
-        stream_fail(v, s, ENOMEM, "%s", strerror(ENOMEM));
-        return 0;
-    }
-    s->query.diff = f;
-    f->layers = v->layers;
+    struct file_diff *f = s->state;
+
+    f->layers = s->shared;
     f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
     f->paths = (struct buffer)BUFFER_INIT(FILE_DIFF_PATHS_MAX);
     f->files = (struct buffer)BUFFER_INIT(FILE_DIFF_FILES_MAX * sizeof(struct diff_file));
     memset(f->buckets, 0xff, sizeof(f->buckets));
     dir_init(&f->dir);
+    if (reader->left != 0)
+        return -1;
+    if (f->layers->upper_fd < 0) {
+        stream_fail(s, ENOTSUP, "the root is no overlay");
+        return 0;
+    }
+    if (records_init_events(&f->records) < 0) {
+        stream_fail(s, ENOMEM, "%s", strerror(ENOMEM));
+        return 0;
+    }
     begin_walk(f, 0);
     return 0;
 }
 
-static int handle_data(struct service *v, struct stream *s, const uint8_t *bytes, size_t size)
-{
-    (void)v;
-    (void)s;
-    (void)bytes;
-    (void)size;
-    return -1;
-}
-
 /* The second moment. Where the first was more than can be remembered, nothing can be told. */
-static int handle_eof(struct service *v, struct stream *s)
+static int handle_eof(struct stream *s)
 {
-    struct file_diff *f = s->query.diff;
+    struct file_diff *f = s->state;
 
-    (void)v;
     if (f->phase != DIFF_WAITING)
         return -1;
     f->phase = DIFF_SECOND;
     if (f->is_more)
-        s->query.records.is_done = true;
+        f->records.is_done = true;
     else
         begin_walk(f, 0);
     return 0;
 }
 
-static void handle_reset(struct service *v, struct stream *s)
+static void handle_fini(struct stream *s)
 {
-    stream_fail(v, s, ECANCELED, "the host gave up");
-}
+    struct file_diff *f = s->state;
 
-static void handle_fini(struct service *v, struct stream *s)
-{
-    struct file_diff *f = s->query.diff;
-
-    (void)v;
-    records_fini(&s->query.records);
-    if (f == NULL)
-        return;
+    records_fini(&f->records);
     dir_close(&f->dir);
     buffer_fini(&f->pending);
     buffer_fini(&f->paths);
     buffer_fini(&f->files);
-    free(f);
 }
 
 const struct stream_op file_diff_op = {
     .op = CHANNEL_OP_DIFF,
+    .state_bytes = sizeof(struct file_diff),
     .start = handle_start,
-    .data = handle_data,
     .eof = handle_eof,
-    .reset = handle_reset,
     .pump = handle_pump,
     .fini = handle_fini,
 };

@@ -8,11 +8,13 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "guest/channel/service.h"
+#include "guest/channel/records.h"
 #include "guest/files/dir.h"
+#include "guest/files/file_ops.h"
 #include "guest/files/file_path.h"
 
 struct file_list {
+    struct records records;
     struct dir dir;
     uint32_t limit;
     uint32_t count;
@@ -77,20 +79,22 @@ static int read_step(struct file_list *l)
 }
 
 /* Some records; 0, or an errno. */
-static int look_step(struct file_list *l, struct records *r)
+static int look_step(struct file_list *l)
 {
+    struct records *records = &l->records;
+
     for (uint64_t begin_ns = clock_mono_ns(); l->at < l->count;) {
         const char *name = l->names[l->at];
 
-        if (!records_have_room(r) || records_step_is_over(begin_ns))
+        if (!records_have_room(records) || stream_step_is_over(begin_ns))
             return 0;
-        if (records_are_full(r)) {
+        if (records_are_full(records)) {
             l->is_more = true;
             l->at = l->count;
             break;
         }
         /* Gone since its name was read. */
-        if (records_put(r, l->dir.fd, name, AT_SYMLINK_NOFOLLOW, name) < 0 && errno != ENOENT)
+        if (records_put(records, l->dir.fd, name, AT_SYMLINK_NOFOLLOW, name) < 0 && errno != ENOENT)
             return errno;
         l->at++;
     }
@@ -98,113 +102,107 @@ static int look_step(struct file_list *l, struct records *r)
         return 0;
     /* Nothing is left of this page's names, but there are others: the host could not go on from an
      * empty page. */
-    if (l->is_more && r->made == 0) {
+    if (l->is_more && records->made == 0) {
         memcpy(l->after, l->names[l->count - 1], strlen(l->names[l->count - 1]) + 1);
         drop_names(l);
         dir_rewind(&l->dir);
         l->is_read = l->is_more = false;
         return 0;
     }
-    r->is_done = true;
-    r->flags = l->is_more ? CHANNEL_END_MORE : 0;
+    records->is_done = true;
+    records->flags = l->is_more ? CHANNEL_END_MORE : 0;
     return 0;
 }
 
-static bool handle_list_pump(struct service *v, struct stream *s)
+static bool handle_list_pump(struct stream *s)
 {
-    struct records *r = &s->query.records;
-    struct file_list *l = s->query.list;
+    struct file_list *l = s->state;
 
-    if (!r->is_done && records_have_room(r)) {
-        int error = l->is_read ? look_step(l, r) : read_step(l);
+    if (!l->records.is_done && records_have_room(&l->records)) {
+        int error = l->is_read ? look_step(l) : read_step(l);
         if (error != 0) {
-            stream_fail(v, s, error, "reading the directory: %s", strerror(error));
+            stream_fail(s, error, "reading the directory: %s", strerror(error));
             return false;
         }
     }
-    return records_pump(v, s);
+    return records_pump(s, &l->records);
 }
 
-static int handle_list_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_list_start(struct stream *s, struct wire_reader *reader)
 {
+    struct file_list *l = s->state;
     char path[CHANNEL_PATH_MAX];
-    uint32_t limit = wire_get_u32(r);
     size_t after_size = 0;
-    const char *after = wire_get_string(r, FILE_NAME_BYTES - 1, &after_size);
 
-    s->query = (struct file_query){0};
-    if (after == NULL || file_path_get(r, path) < 0 || r->left != 0 || limit < 1 ||
-        limit > FILE_LIST_LIMIT_MAX)
+    dir_init(&l->dir);
+    l->limit = wire_get_u32(reader);
+    const char *after = wire_get_string(reader, FILE_NAME_BYTES - 1, &after_size);
+    if (after == NULL || file_path_get(reader, path) < 0 || reader->left != 0 || l->limit < 1 ||
+        l->limit > FILE_LIST_LIMIT_MAX)
         return -1;
-    FD_AUTO int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct file_list *l = fd < 0 ? NULL : calloc(1, sizeof(*l));
-    if (l == NULL) {
-        int error = fd < 0 ? errno : ENOMEM;
-        stream_fail(v, s, error, "%s: %s", path, strerror(error));
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        stream_fail(s, errno, "%s: %s", path, strerror(errno));
         return 0;
     }
-    records_init(v, s);
-    s->query.list = l;
-    l->limit = limit;
+    records_init(&l->records);
+    stream_info(s, NULL, 0);
     memcpy(l->after, after, after_size);
-    dir_init(&l->dir);
-    dir_set(&l->dir, fd_take(&fd));
+    dir_set(&l->dir, fd);
     return 0;
 }
 
-static void handle_list_fini(struct service *v, struct stream *s)
+static void handle_list_fini(struct stream *s)
 {
-    struct file_list *l = s->query.list;
+    struct file_list *l = s->state;
 
-    (void)v;
-    records_fini(&s->query.records);
-    if (l == NULL)
-        return;
+    records_fini(&l->records);
     drop_names(l);
     dir_close(&l->dir);
-    free(l);
-}
-
-static void handle_reset(struct service *v, struct stream *s)
-{
-    stream_fail(v, s, ECANCELED, "the host gave up");
 }
 
 const struct stream_op file_list_op = {
     .op = CHANNEL_OP_LIST,
+    .state_bytes = sizeof(struct file_list),
     .start = handle_list_start,
-    .reset = handle_reset,
     .pump = handle_list_pump,
     .fini = handle_list_fini,
 };
 
-static int handle_stat_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_stat_start(struct stream *s, struct wire_reader *reader)
 {
-    uint32_t flags = wire_get_u32(r);
+    struct records *records = s->state;
+    uint32_t flags = wire_get_u32(reader);
     char path[CHANNEL_PATH_MAX];
 
-    s->query = (struct file_query){0};
-    if (file_path_get(r, path) < 0 || r->left != 0 || (flags & ~CHANNEL_STAT_FOLLOW) != 0)
+    if (file_path_get(reader, path) < 0 || reader->left != 0 || (flags & ~CHANNEL_STAT_FOLLOW) != 0)
         return -1;
-    records_init(v, s);
-    if (records_put(&s->query.records, AT_FDCWD, path,
+    records_init(records);
+    stream_info(s, NULL, 0);
+    if (records_put(records, AT_FDCWD, path,
                     (flags & CHANNEL_STAT_FOLLOW) != 0 ? 0 : AT_SYMLINK_NOFOLLOW, "") < 0)
-        stream_fail(v, s, errno, "%s: %s", path, strerror(errno));
+        stream_fail(s, errno, "%s: %s", path, strerror(errno));
     else
-        s->query.records.is_done = true;
+        records->is_done = true;
     return 0;
 }
 
-static void handle_stat_fini(struct service *v, struct stream *s)
+static bool handle_stat_pump(struct stream *s)
 {
-    (void)v;
-    records_fini(&s->query.records);
+    return records_pump(s, s->state);
 }
+
+static void handle_stat_fini(struct stream *s)
+{
+    records_fini(s->state);
+}
+
+_Static_assert(sizeof(struct records) <= STREAM_STATE_BYTES, "a stat allocates little");
 
 const struct stream_op file_stat_op = {
     .op = CHANNEL_OP_STAT,
+    .state_bytes = sizeof(struct records),
     .start = handle_stat_start,
-    .reset = handle_reset,
-    .pump = records_pump,
+    .pump = handle_stat_pump,
     .fini = handle_stat_fini,
 };

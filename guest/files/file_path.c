@@ -6,14 +6,13 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "guest/channel/service.h"
 
 #define LINKS_MAX 40 /* as in the kernel */
 
-int file_path_get(struct wire_reader *r, char ret_path[CHANNEL_PATH_MAX])
+int file_path_get(struct wire_reader *reader, char ret_path[CHANNEL_PATH_MAX])
 {
     size_t size = 0;
-    const char *bytes = wire_get_string(r, CHANNEL_PATH_MAX - 1, &size);
+    const char *bytes = wire_get_string(reader, CHANNEL_PATH_MAX - 1, &size);
 
     if (bytes == NULL || size == 0 || bytes[0] != '/')
         return -1;
@@ -22,15 +21,14 @@ int file_path_get(struct wire_reader *r, char ret_path[CHANNEL_PATH_MAX])
     return 0;
 }
 
-void file_path_refuse(struct service *v, struct stream *s, const char *path, const struct stat *st,
-                      int stat_error)
+void file_path_refuse(struct stream *s, const char *path, const struct stat *st, int stat_error)
 {
     if (stat_error != 0)
-        stream_fail(v, s, stat_error, "%s: %s", path, strerror(stat_error));
+        stream_fail(s, stat_error, "%s: %s", path, strerror(stat_error));
     else if (S_ISDIR(st->st_mode))
-        stream_fail(v, s, EISDIR, "%s: Is a directory", path);
+        stream_fail(s, EISDIR, "%s: Is a directory", path);
     else
-        stream_fail(v, s, EINVAL, "%s: not a regular file, but a %s", path,
+        stream_fail(s, EINVAL, "%s: not a regular file, but a %s", path,
                     S_ISFIFO(st->st_mode)   ? "fifo"
                     : S_ISSOCK(st->st_mode) ? "socket"
                                             : "device");

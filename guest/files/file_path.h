@@ -8,20 +8,17 @@
 
 #include "base/wire.h"
 #include "cloche/channel.h"
-
-struct service;
-struct stream;
+#include "guest/channel/stream.h"
 
 /* Reads an absolute path; -1 where the request is malformed. */
-int file_path_get(struct wire_reader *r, char ret_path[CHANNEL_PATH_MAX])
+int file_path_get(struct wire_reader *reader, char ret_path[CHANNEL_PATH_MAX])
     __attribute__((warn_unused_result));
 
 /*
  * Ends the stream where `path` is no regular file: `stat_error` is errno of the failed stat(2), or
  * 0 with what `st` says.
  */
-void file_path_refuse(struct service *v, struct stream *s, const char *path, const struct stat *st,
-                      int stat_error);
+void file_path_refuse(struct stream *s, const char *path, const struct stat *st, int stat_error);
 
 /*
  * Follows symbolic links in the last component, also one that leads to nothing, so that writing

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "guest/channel/records.h"
+#include "guest/channel/stream.h"
 #include "guest/files/dir.h"
 
 /* How often a directory is read that others fill while it is emptied. */
@@ -187,7 +187,7 @@ int file_remove_step(struct file_remove *f, bool *ret_done, const char **ret_pat
 {
     struct dir_entry entry;
 
-    for (uint64_t begin_ns = clock_mono_ns(); !*ret_done && !records_step_is_over(begin_ns);) {
+    for (uint64_t begin_ns = clock_mono_ns(); !*ret_done && !stream_step_is_over(begin_ns);) {
         if (dir_next(&f->dir, &entry)) {
             int error = remove_entry(f, &entry);
             /* Somebody else has been here: the next pass sees what it is now. */

@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "guest/channel/service.h"
+#include "guest/channel/records.h"
 #include "guest/files/dir.h"
+#include "guest/files/file_ops.h"
 #include "guest/files/file_path.h"
 #include "guest/files/watch_set.h"
 
@@ -31,6 +32,7 @@
 #define MOVE_WAIT_NS (20 * NS_PER_MS)
 
 struct file_watch {
+    struct records records;
     int fd;
     int base_wd;
     char base[CHANNEL_PATH_MAX]; /* without a slash at its end: "" is the root */
@@ -50,21 +52,21 @@ struct file_watch {
     uint8_t queue[QUEUE_BYTES] __attribute__((aligned(8)));
 };
 
-static void put_overflow(struct records *r)
+static void put_overflow(struct file_watch *f)
 {
-    records_put_event(r, CHANNEL_EVENT_OVERFLOW, false, "", "");
+    records_put_event(&f->records, CHANNEL_EVENT_OVERFLOW, false, "", "");
 }
 
 /* --- new directories ----------------------------------------------------------------------------
  */
 
-static void push_pending(struct file_watch *f, struct records *r, bool is_told, const char *path)
+static void push_pending(struct file_watch *f, bool is_told, const char *path)
 {
     size_t size = strlen(path) + 1;
     uint8_t *to = buffer_reserve(&f->pending, size + 1);
 
     if (to == NULL) {
-        put_overflow(r);
+        put_overflow(f);
         return;
     }
     to[0] = is_told ? 1 : 2;
@@ -119,7 +121,7 @@ static int open_pending(struct file_watch *f)
 }
 
 /* An entry of a directory that is new. */
-static void judge_entry(struct file_watch *f, struct records *r, const struct dir_entry *entry)
+static void judge_entry(struct file_watch *f, const struct dir_entry *entry)
 {
     char path[CHANNEL_PATH_MAX], whole[CHANNEL_PATH_MAX];
     bool is_directory = entry->type == DT_DIR;
@@ -128,22 +130,22 @@ static void judge_entry(struct file_watch *f, struct records *r, const struct di
     int whole_size = snprintf(whole, sizeof(whole), "%s/%s", f->base, path);
 
     if (size >= (int)sizeof(path) || whole_size >= (int)sizeof(whole)) {
-        put_overflow(r);
+        put_overflow(f);
         return;
     }
     if (f->is_told)
-        records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, whole, "");
+        records_put_event(&f->records, CHANNEL_EVENT_CREATED, is_directory, whole, "");
     if (is_directory || entry->type == DT_UNKNOWN)
-        push_pending(f, r, f->is_told, path);
+        push_pending(f, f->is_told, path);
 }
 
 /* Goes on with what is new; false where nothing is left. An errno in *ret_error. */
-static bool scan_step(struct file_watch *f, struct records *r, int *ret_error)
+static bool scan_step(struct file_watch *f, int *ret_error)
 {
     struct dir_entry entry;
     uint64_t begin_ns = clock_mono_ns();
 
-    while (records_have_room(r) && !records_step_is_over(begin_ns)) {
+    while (records_have_room(&f->records) && !stream_step_is_over(begin_ns)) {
         if (f->dir.fd < 0) {
             if (!take_pending(f))
                 return false;
@@ -151,7 +153,7 @@ static bool scan_step(struct file_watch *f, struct records *r, int *ret_error)
             if (*ret_error != 0)
                 return true;
         } else if (dir_next(&f->dir, &entry)) {
-            judge_entry(f, r, &entry);
+            judge_entry(f, &entry);
         } else if (dir_fill(&f->dir) <= 0) {
             dir_close(&f->dir);
         }
@@ -163,12 +165,12 @@ static bool scan_step(struct file_watch *f, struct records *r, int *ret_error)
  */
 
 /* A first half whose second did not come: it has left what is watched. */
-static void end_move(struct file_watch *f, struct records *r)
+static void end_move(struct file_watch *f)
 {
     if (f->moved_ns == 0)
         return;
     f->moved_ns = 0;
-    records_put_event(r, CHANNEL_EVENT_DELETED, f->moved_directory, f->moved_from, "");
+    records_put_event(&f->records, CHANNEL_EVENT_DELETED, f->moved_directory, f->moved_from, "");
     if (!f->moved_directory)
         return;
     for (int wd = 0; (wd = watch_set_next_below(&f->set, wd, f->moved_from)) >= 0; wd++) {
@@ -177,62 +179,61 @@ static void end_move(struct file_watch *f, struct records *r)
     }
 }
 
-static void end_move_at(struct file_watch *f, struct records *r, const struct inotify_event *event,
-                        bool is_directory, const char *path)
+static void end_move_at(struct file_watch *f, const struct inotify_event *event, bool is_directory,
+                        const char *path)
 {
     if (f->moved_ns != 0 && f->moved_cookie == event->cookie) {
         f->moved_ns = 0;
-        records_put_event(r, CHANNEL_EVENT_MOVED, is_directory, path, f->moved_from);
+        records_put_event(&f->records, CHANNEL_EVENT_MOVED, is_directory, path, f->moved_from);
         if (is_directory && watch_set_rename(&f->set, f->moved_from, path) < 0)
-            put_overflow(r);
+            put_overflow(f);
         return;
     }
-    end_move(f, r);
-    records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
+    end_move(f);
+    records_put_event(&f->records, CHANNEL_EVENT_CREATED, is_directory, path, "");
     if (is_directory && f->is_tree)
-        push_pending(f, r, true, path + strlen(f->base) + 1);
+        push_pending(f, true, path + strlen(f->base) + 1);
 }
 
-static void take_named(struct file_watch *f, struct records *r, const struct inotify_event *event,
-                       const char *path)
+static void take_named(struct file_watch *f, const struct inotify_event *event, const char *path)
 {
     bool is_directory = (event->mask & IN_ISDIR) != 0;
 
     if ((event->mask & IN_MOVED_TO) != 0) {
-        end_move_at(f, r, event, is_directory, path);
+        end_move_at(f, event, is_directory, path);
         return;
     }
-    end_move(f, r);
+    end_move(f);
     if ((event->mask & IN_MOVED_FROM) != 0) {
         f->moved_ns = clock_mono_ns();
         f->moved_cookie = event->cookie;
         f->moved_directory = is_directory;
         memcpy(f->moved_from, path, strlen(path) + 1);
     } else if ((event->mask & IN_CREATE) != 0) {
-        records_put_event(r, CHANNEL_EVENT_CREATED, is_directory, path, "");
+        records_put_event(&f->records, CHANNEL_EVENT_CREATED, is_directory, path, "");
         if (is_directory && f->is_tree)
-            push_pending(f, r, true, path + strlen(f->base) + 1);
+            push_pending(f, true, path + strlen(f->base) + 1);
     } else if ((event->mask & IN_DELETE) != 0) {
-        records_put_event(r, CHANNEL_EVENT_DELETED, is_directory, path, "");
+        records_put_event(&f->records, CHANNEL_EVENT_DELETED, is_directory, path, "");
     } else {
-        records_put_event(r, CHANNEL_EVENT_MODIFIED, is_directory, path, "");
+        records_put_event(&f->records, CHANNEL_EVENT_MODIFIED, is_directory, path, "");
     }
 }
 
-static void take_event(struct file_watch *f, struct records *r, const struct inotify_event *event)
+static void take_event(struct file_watch *f, const struct inotify_event *event)
 {
     char path[CHANNEL_PATH_MAX];
 
     if ((event->mask & IN_Q_OVERFLOW) != 0) {
-        put_overflow(r);
+        put_overflow(f);
         /* Directories may have come with what is lost. */
         if (f->is_tree)
-            push_pending(f, r, false, "");
+            push_pending(f, false, "");
         return;
     }
     if ((event->mask & IN_IGNORED) != 0) {
         watch_set_remove(&f->set, event->wd);
-        r->is_done = event->wd == f->base_wd;
+        f->records.is_done = event->wd == f->base_wd;
         return;
     }
     const char *directory = watch_set_find(&f->set, event->wd);
@@ -240,23 +241,23 @@ static void take_event(struct file_watch *f, struct records *r, const struct ino
     if (directory == NULL || event->len == 0)
         return;
     if (snprintf(path, sizeof(path), "%s/%s", directory, event->name) >= (int)sizeof(path))
-        put_overflow(r);
+        put_overflow(f);
     else
-        take_named(f, r, event, path);
+        take_named(f, event, path);
 }
 
 /* Events that wait, as far as there is room; 0, or an errno. */
-static int event_step(struct file_watch *f, struct records *r)
+static int event_step(struct file_watch *f)
 {
     uint64_t begin_ns = clock_mono_ns();
 
-    while (records_have_room(r) && f->pending.size == 0 && !r->is_done &&
-           !records_step_is_over(begin_ns)) {
+    while (records_have_room(&f->records) && f->pending.size == 0 && !f->records.is_done &&
+           !stream_step_is_over(begin_ns)) {
         if (f->queue_at < f->queue_used) {
             const struct inotify_event *event =
                 (const struct inotify_event *)(const void *)(f->queue + f->queue_at);
             f->queue_at += sizeof(*event) + event->len;
-            take_event(f, r, event);
+            take_event(f, event);
             continue;
         }
         ssize_t n = read(f->fd, f->queue, sizeof(f->queue));
@@ -269,8 +270,9 @@ static int event_step(struct file_watch *f, struct records *r)
             break;
         }
     }
-    if (f->moved_ns != 0 && clock_mono_ns() - f->moved_ns >= MOVE_WAIT_NS && records_have_room(r))
-        end_move(f, r);
+    if (f->moved_ns != 0 && clock_mono_ns() - f->moved_ns >= MOVE_WAIT_NS &&
+        records_have_room(&f->records))
+        end_move(f);
     return 0;
 }
 
@@ -278,16 +280,15 @@ static int event_step(struct file_watch *f, struct records *r)
  */
 
 /* 0, or an errno; *ret_more: there is work left that waits for nothing but room. */
-static int step(struct service *v, struct stream *s, bool *ret_more)
+static int step(struct stream *s, bool *ret_more)
 {
-    struct records *r = &s->query.records;
-    struct file_watch *f = s->query.watch;
+    struct file_watch *f = s->state;
     int error = 0;
 
-    if (scan_step(f, r, &error)) {
+    if (scan_step(f, &error)) {
         /* Where events flow already, it is one more that is lost. */
         if (error != 0 && f->is_started)
-            put_overflow(r);
+            put_overflow(f);
         *ret_more = true;
         return f->is_started ? 0 : error;
     }
@@ -295,37 +296,42 @@ static int step(struct service *v, struct stream *s, bool *ret_more)
         if (f->set.count == 0)
             return ENOENT;
         f->is_started = true;
-        records_start(v, s);
+        stream_info(s, NULL, 0);
     }
-    error = event_step(f, r);
+    error = event_step(f);
     *ret_more =
         f->is_readable || f->queue_at < f->queue_used || f->pending.size > 0 || f->moved_ns != 0;
     return error;
 }
 
-static bool handle_pump(struct service *v, struct stream *s)
+static bool handle_pump(struct stream *s)
 {
-    struct records *r = &s->query.records;
+    struct file_watch *f = s->state;
     bool is_more = false;
 
-    if (!r->is_done && records_have_room(r)) {
-        int error = step(v, s, &is_more);
+    if (!f->records.is_done && records_have_room(&f->records)) {
+        int error = step(s, &is_more);
         if (error != 0) {
-            stream_fail(v, s, error, "watching: %s", strerror(error));
+            stream_fail(s, error, "watching: %s", strerror(error));
             return false;
         }
     }
-    if (r->is_done)
-        return records_pump(v, s);
-    if (s->query.watch->is_started)
-        records_send(v, s);
-    return (is_more && records_have_room(r)) ||
-           (r->out.size > 0 && s->send_credit[CHANNEL_LANE_IN] > 0);
+    if (f->records.is_done)
+        return records_pump(s, &f->records);
+    if (f->is_started)
+        records_send(s, &f->records);
+    return (is_more && records_have_room(&f->records)) ||
+           (f->records.out.size > 0 && s->send_credit[CHANNEL_LANE_IN] > 0);
 }
 
-void file_watch_event(struct stream *s)
+/* Something has happened in what is watched. */
+static void handle_event(struct stream *s, unsigned tag, uint32_t events)
 {
-    s->query.watch->is_readable = true;
+    struct file_watch *f = s->state;
+
+    (void)tag;
+    (void)events;
+    f->is_readable = true;
 }
 
 static void take_base(struct file_watch *f, const char *path)
@@ -338,72 +344,57 @@ static void take_base(struct file_watch *f, const char *path)
 }
 
 /* 0, or an errno. */
-static int watch_start(struct service *v, struct stream *s, struct file_watch *f)
+static int start(struct stream *s, const char *path)
 {
-    struct buffer *out = &s->query.records.out;
+    struct file_watch *f = s->state;
+    FD_AUTO int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (buffer_reserve(out, out->size_max) == NULL)
+    if (fd < 0)
+        return errno;
+    if (records_init_events(&f->records) < 0)
         return ENOMEM;
     f->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (f->fd < 0 || service_watch(v, s->id, SERVICE_TAG_WATCH, f->fd, EPOLLIN | EPOLLET) < 0)
+    if (f->fd < 0 || stream_watch(s, 0, f->fd, EPOLLIN | EPOLLET) < 0)
         return errno;
+    take_base(f, path);
+    push_pending(f, false, "");
     return 0;
 }
 
-static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_start(struct stream *s, struct wire_reader *reader)
 {
+    struct file_watch *f = s->state;
     char path[CHANNEL_PATH_MAX];
-    uint32_t flags = wire_get_u32(r);
+    uint32_t flags = wire_get_u32(reader);
 
-    s->query = (struct file_query){0};
-    if (file_path_get(r, path) < 0 || r->left != 0 || (flags & ~CHANNEL_WATCH_TREE) != 0)
-        return -1;
-    FD_AUTO int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct file_watch *f = fd < 0 ? NULL : calloc(1, sizeof(*f));
-    if (f == NULL) {
-        int error = fd < 0 ? errno : ENOMEM;
-        stream_fail(v, s, error, "%s: %s", path, strerror(error));
-        return 0;
-    }
-    records_prepare(s);
-    s->query.watch = f;
-    f->is_tree = (flags & CHANNEL_WATCH_TREE) != 0;
     f->fd = -1;
     f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
     dir_init(&f->dir);
-    take_base(f, path);
-    int error = watch_start(v, s, f);
+    if (file_path_get(reader, path) < 0 || reader->left != 0 || (flags & ~CHANNEL_WATCH_TREE) != 0)
+        return -1;
+    f->is_tree = (flags & CHANNEL_WATCH_TREE) != 0;
+    int error = start(s, path);
     if (error != 0)
-        stream_fail(v, s, error, "%s: %s", path, strerror(error));
-    else
-        push_pending(f, &s->query.records, false, "");
+        stream_fail(s, error, "%s: %s", path, strerror(error));
     return 0;
 }
 
-static void handle_reset(struct service *v, struct stream *s)
+static void handle_fini(struct stream *s)
 {
-    stream_fail(v, s, ECANCELED, "the host gave up");
-}
+    struct file_watch *f = s->state;
 
-static void handle_fini(struct service *v, struct stream *s)
-{
-    struct file_watch *f = s->query.watch;
-
-    (void)v;
-    records_fini(&s->query.records);
-    if (f == NULL)
-        return;
+    records_fini(&f->records);
     fd_close(&f->fd);
     dir_close(&f->dir);
     buffer_fini(&f->pending);
     watch_set_fini(&f->set);
-    free(f);
 }
 
 const struct stream_op file_watch_op = {
     .op = CHANNEL_OP_WATCH,
+    .state_bytes = sizeof(struct file_watch),
     .start = handle_start,
-    .reset = handle_reset,
     .pump = handle_pump,
+    .event = handle_event,
     .fini = handle_fini,
 };

@@ -5,49 +5,54 @@
 
 #include "base/fd.h"
 
-int walk_init(struct walk *w, int base_fd)
+void walk_init(struct walk *walk)
 {
-    w->base_fd = base_fd;
-    w->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
-    w->at[0] = '\0';
-    dir_init(&w->dir);
-    return base_fd < 0 ? 0 : walk_push(w, "");
+    walk->base_fd = -1;
+    walk->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
+    walk->at[0] = '\0';
+    dir_init(&walk->dir);
 }
 
-void walk_fini(struct walk *w)
+int walk_begin(struct walk *walk, int base_fd)
 {
-    dir_close(&w->dir);
-    fd_close(&w->base_fd);
-    buffer_fini(&w->pending);
+    walk->base_fd = base_fd;
+    return walk_push(walk, "");
 }
 
-int walk_path(const struct walk *w, const char *name, char ret_path[CHANNEL_PATH_MAX])
+void walk_fini(struct walk *walk)
 {
-    int size =
-        snprintf(ret_path, CHANNEL_PATH_MAX, "%s%s%s", w->at, w->at[0] != '\0' ? "/" : "", name);
+    dir_close(&walk->dir);
+    fd_close(&walk->base_fd);
+    buffer_fini(&walk->pending);
+}
+
+int walk_path(const struct walk *walk, const char *name, char ret_path[CHANNEL_PATH_MAX])
+{
+    int size = snprintf(ret_path, CHANNEL_PATH_MAX, "%s%s%s", walk->at,
+                        walk->at[0] != '\0' ? "/" : "", name);
 
     return size < (int)CHANNEL_PATH_MAX ? 0 : -1;
 }
 
-int walk_push(struct walk *w, const char *path)
+int walk_push(struct walk *walk, const char *path)
 {
-    return buffer_append(&w->pending, path, strlen(path) + 1);
+    return buffer_append(&walk->pending, path, strlen(path) + 1);
 }
 
-int walk_enter(struct walk *w)
+int walk_enter(struct walk *walk)
 {
-    const char *bytes = (const char *)buffer_bytes(&w->pending);
+    const char *bytes = (const char *)buffer_bytes(&walk->pending);
 
-    if (w->pending.size == 0)
+    if (walk->pending.size == 0)
         return 0;
-    size_t start = w->pending.size - 1;
+    size_t start = walk->pending.size - 1;
     while (start > 0 && bytes[start - 1] != '\0')
         start--;
-    memcpy(w->at, bytes + start, w->pending.size - start);
-    w->pending.size = start;
-    int fd = dir_open_below(w->base_fd, w->at);
+    memcpy(walk->at, bytes + start, walk->pending.size - start);
+    walk->pending.size = start;
+    int fd = dir_open_below(walk->base_fd, walk->at);
     if (fd < 0)
         return -1;
-    dir_set(&w->dir, fd);
+    dir_set(&walk->dir, fd);
     return 1;
 }

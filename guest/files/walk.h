@@ -10,24 +10,26 @@
 #include "guest/files/dir.h"
 
 struct walk {
-    int base_fd;
+    int base_fd;               /* -1: it has not begun */
     struct buffer pending;     /* paths below the base, each with its NUL; the last comes first */
     struct dir dir;            /* the one that is read (dir.fd is -1: none) ... */
     char at[CHANNEL_PATH_MAX]; /* ... and its path below the base, "" for the base itself */
 };
 
-/* Takes `base_fd` (-1: nothing is to be walked over, so far); the base waits to be read. -1: no
- * memory. walk_fini() is due in any case. */
-int walk_init(struct walk *w, int base_fd) __attribute__((warn_unused_result));
-void walk_fini(struct walk *w);
+/* Nothing waits yet. */
+void walk_init(struct walk *walk);
+void walk_fini(struct walk *walk);
+
+/* Takes `base_fd`, also on failure; the base waits to be read. -1: no memory. */
+int walk_begin(struct walk *walk, int base_fd) __attribute__((warn_unused_result));
 
 /* The path below the base of what the open directory has under `name`; -1 where it is too long. */
-int walk_path(const struct walk *w, const char *name, char ret_path[CHANNEL_PATH_MAX])
+int walk_path(const struct walk *walk, const char *name, char ret_path[CHANNEL_PATH_MAX])
     __attribute__((warn_unused_result));
 
 /* Lets a directory wait; -1 where there is no room for more. */
-int walk_push(struct walk *w, const char *path) __attribute__((warn_unused_result));
+int walk_push(struct walk *walk, const char *path) __attribute__((warn_unused_result));
 
 /* Opens the next directory: 1, 0 where none waits, or -1 with errno of dir_open_below(), where the
  * walk can go on with the one behind it. */
-int walk_enter(struct walk *w) __attribute__((warn_unused_result));
+int walk_enter(struct walk *walk) __attribute__((warn_unused_result));

@@ -8,22 +8,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/tree.h"
-#include "guest/channel/service.h"
+#include "guest/channel/records.h"
 #include "guest/files/file_path.h"
 #include "guest/files/walk.h"
+#include "guest/trees/tree_ops.h"
 
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
 _Static_assert(TREE_RECORD_BYTES_MAX <= 2 * RECORD_BYTES_MAX, "records_have_room() is for either");
 
 struct tree_out {
+    struct records records;
     struct walk walk;
     bool is_counting;
     uint32_t count;   /* entries */
@@ -42,13 +43,13 @@ static int fail(struct tree_out *o, int error, const char *why)
     return error;
 }
 
-static int put(struct records *r, const struct tree_entry *entry)
+static int put(struct tree_out *o, const struct tree_entry *entry)
 {
-    uint8_t *to = buffer_reserve(&r->out, TREE_RECORD_BYTES_MAX);
+    uint8_t *to = buffer_reserve(&o->records.out, TREE_RECORD_BYTES_MAX);
 
     if (to == NULL)
         return ENOMEM;
-    buffer_commit(&r->out, tree_entry_put(entry, to, TREE_RECORD_BYTES_MAX));
+    buffer_commit(&o->records.out, tree_entry_put(entry, to, TREE_RECORD_BYTES_MAX));
     return 0;
 }
 
@@ -66,7 +67,7 @@ static struct tree_entry entry_of(enum tree_type type, const struct stat *st, co
 }
 
 /* Announces a file and lets its content follow; `fd` is taken. */
-static int begin_file(struct tree_out *o, struct records *r, int fd, const char *path)
+static int begin_file(struct tree_out *o, int fd, const char *path)
 {
     struct stat st;
 
@@ -75,7 +76,7 @@ static int begin_file(struct tree_out *o, struct records *r, int fd, const char 
         return 0;
     }
     struct tree_entry entry = entry_of(TREE_FILE, &st, path);
-    int error = put(r, &entry);
+    int error = put(o, &entry);
     if (error != 0 || entry.size == 0) {
         fd_close(&fd);
         return error;
@@ -85,11 +86,11 @@ static int begin_file(struct tree_out *o, struct records *r, int fd, const char 
     return 0;
 }
 
-static int send_content(struct tree_out *o, struct records *r)
+static int send_content(struct tree_out *o)
 {
-    size_t room = buffer_room(&r->out);
+    size_t room = buffer_room(&o->records.out);
     size_t size = o->file_left < room ? (size_t)o->file_left : room;
-    uint8_t *to = buffer_reserve(&r->out, size);
+    uint8_t *to = buffer_reserve(&o->records.out, size);
 
     if (to == NULL)
         return ENOMEM;
@@ -98,7 +99,7 @@ static int send_content(struct tree_out *o, struct records *r)
         return errno == EINTR ? 0 : errno;
     if (n == 0)
         return fail(o, EIO, "became shorter while it was read");
-    buffer_commit(&r->out, (size_t)n);
+    buffer_commit(&o->records.out, (size_t)n);
     o->file_left -= (uint64_t)n;
     if (o->file_left == 0)
         fd_close(&o->file_fd);
@@ -111,8 +112,7 @@ static bool has_changed(int error)
     return error == ENOENT || error == ELOOP || error == ENOTDIR || error == EINVAL;
 }
 
-static int send_symlink(struct tree_out *o, struct records *r, const char *name,
-                        const struct stat *st)
+static int send_symlink(struct tree_out *o, const char *name, const struct stat *st)
 {
     char target[CHANNEL_PATH_MAX];
     ssize_t n = readlinkat(o->walk.dir.fd, name, target, sizeof(target));
@@ -124,10 +124,10 @@ static int send_symlink(struct tree_out *o, struct records *r, const char *name,
     target[n] = '\0';
     struct tree_entry entry = entry_of(TREE_SYMLINK, st, o->at);
     entry.target = target;
-    return put(r, &entry);
+    return put(o, &entry);
 }
 
-static int send_entry(struct tree_out *o, struct records *r, const char *name)
+static int send_entry(struct tree_out *o, const char *name)
 {
     struct stat st;
     int fd;
@@ -140,13 +140,13 @@ static int send_entry(struct tree_out *o, struct records *r, const char *name)
         fd = openat(o->walk.dir.fd, name, OPEN_FLAGS | O_NOFOLLOW);
         if (fd < 0)
             return has_changed(errno) ? 0 : errno;
-        return begin_file(o, r, fd, o->at);
+        return begin_file(o, fd, o->at);
     case S_IFLNK:
-        return send_symlink(o, r, name, &st);
+        return send_symlink(o, name, &st);
     case S_IFDIR:
         if (walk_push(&o->walk, o->at) < 0)
             return fail(o, EMLINK, "too many directories wait to be read");
-        return put(r, &entry);
+        return put(o, &entry);
     default:
         return 0;
     }
@@ -169,7 +169,7 @@ static int count_entry(struct tree_out *o, const struct dir_entry *entry)
     return 0;
 }
 
-static int take_entry(struct tree_out *o, struct records *r, const struct dir_entry *entry)
+static int take_entry(struct tree_out *o, const struct dir_entry *entry)
 {
     if (walk_path(&o->walk, entry->name, o->at) < 0) {
         (void)snprintf(o->at, sizeof(o->at), "%s", o->walk.at);
@@ -177,11 +177,11 @@ static int take_entry(struct tree_out *o, struct records *r, const struct dir_en
     }
     if (++o->count >= TREE_ENTRIES_MAX)
         return fail(o, EMLINK, "the tree has too many entries");
-    return o->is_counting ? count_entry(o, entry) : send_entry(o, r, entry->name);
+    return o->is_counting ? count_entry(o, entry) : send_entry(o, entry->name);
 }
 
 /* All has been counted: the host hears of it, and the second walk begins. */
-static int end_count(struct tree_out *o, struct records *r)
+static int end_count(struct tree_out *o)
 {
     const struct tree_entry entry = {
         .type = TREE_SKIPPED, .size = o->skipped, .path = "", .target = ""};
@@ -190,10 +190,10 @@ static int end_count(struct tree_out *o, struct records *r)
     o->count = 0;
     if (o->walk.base_fd >= 0 && walk_push(&o->walk, "") < 0)
         return ENOMEM;
-    return put(r, &entry);
+    return put(o, &entry);
 }
 
-static int enter_next(struct tree_out *o, struct records *r)
+static int enter_next(struct tree_out *o)
 {
     int entered = walk_enter(&o->walk);
 
@@ -203,24 +203,25 @@ static int enter_next(struct tree_out *o, struct records *r)
         return errno == EXDEV || has_changed(errno) ? 0 : errno;
     }
     if (entered == 0 && o->is_counting)
-        return end_count(o, r);
-    r->is_done = entered == 0;
+        return end_count(o);
+    o->records.is_done = entered == 0;
     return 0;
 }
 
-static int tree_step(struct tree_out *o, struct records *r)
+static int tree_step(struct tree_out *o)
 {
     uint64_t begin_ns = clock_mono_ns();
     struct dir_entry entry;
     int error = 0;
 
-    while (error == 0 && !r->is_done && records_have_room(r) && !records_step_is_over(begin_ns)) {
+    while (error == 0 && !o->records.is_done && records_have_room(&o->records) &&
+           !stream_step_is_over(begin_ns)) {
         if (o->file_fd >= 0) {
-            error = send_content(o, r);
+            error = send_content(o);
         } else if (o->walk.dir.fd < 0) {
-            error = enter_next(o, r);
+            error = enter_next(o);
         } else if (dir_next(&o->walk.dir, &entry)) {
-            error = take_entry(o, r, &entry);
+            error = take_entry(o, &entry);
         } else {
             int filled = dir_fill(&o->walk.dir);
             if (filled < 0)
@@ -232,97 +233,82 @@ static int tree_step(struct tree_out *o, struct records *r)
     return error;
 }
 
-static bool handle_pump(struct service *v, struct stream *s)
+static bool handle_pump(struct stream *s)
 {
-    struct records *r = &s->query.records;
-    struct tree_out *o = s->query.tree;
-    int error = r->is_done ? 0 : tree_step(o, r);
+    struct tree_out *o = s->state;
+    int error = o->records.is_done ? 0 : tree_step(o);
 
     if (error != 0) {
-        stream_fail(v, s, error, "%.400s: %s", o->at, o->why != NULL ? o->why : strerror(error));
+        stream_fail(s, error, "%.400s: %s", o->at, o->why != NULL ? o->why : strerror(error));
         return false;
     }
-    return records_pump(v, s);
+    return records_pump(s, &o->records);
 }
 
 /* A file alone: the stream has its name, and nothing is walked over. */
-static int start_file(struct tree_out *o, struct records *r, const char *path)
+static int start_file(struct tree_out *o, const char *path)
 {
     int fd = open(path, OPEN_FLAGS);
 
     if (fd < 0)
         return errno;
-    int error = end_count(o, r);
+    int error = end_count(o);
     if (error != 0) {
         fd_close(&fd);
         return error;
     }
-    return begin_file(o, r, fd, strrchr(path, '/') + 1);
+    return begin_file(o, fd, strrchr(path, '/') + 1);
 }
 
-static int start(struct tree_out *o, struct records *r, const char *path, bool is_directory)
+static int start(struct tree_out *o, const char *path, bool is_directory)
 {
     int fd = -1;
 
     (void)snprintf(o->at, sizeof(o->at), "%s", path);
     if (is_directory && (fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         return errno;
-    if (walk_init(&o->walk, fd) < 0)
-        return ENOMEM;
-    return is_directory ? 0 : start_file(o, r, path);
+    if (!is_directory)
+        return start_file(o, path);
+    return walk_begin(&o->walk, fd) < 0 ? ENOMEM : 0;
 }
 
-static int handle_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int handle_start(struct stream *s, struct wire_reader *reader)
 {
+    struct tree_out *o = s->state;
     char path[CHANNEL_PATH_MAX];
     struct stat st;
 
-    s->query = (struct file_query){0};
-    if (file_path_get(r, path) < 0 || r->left != 0)
+    o->is_counting = true;
+    o->file_fd = -1;
+    walk_init(&o->walk);
+    if (file_path_get(reader, path) < 0 || reader->left != 0)
         return -1;
     int error = stat(path, &st) < 0 ? errno : 0;
     if (error != 0 || (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))) {
-        file_path_refuse(v, s, path, &st, error);
+        file_path_refuse(s, path, &st, error);
         return 0;
     }
-    struct tree_out *o = calloc(1, sizeof(*o));
-    if (o == NULL) {
-        stream_fail(v, s, ENOMEM, "%s: %s", path, strerror(ENOMEM));
-        return 0;
-    }
-    o->is_counting = true;
-    o->file_fd = o->walk.base_fd = -1;
-    dir_init(&o->walk.dir);
-    records_init(v, s);
-    s->query.tree = o;
-    error = start(o, &s->query.records, path, S_ISDIR(st.st_mode));
+    records_init(&o->records);
+    stream_info(s, NULL, 0);
+    error = start(o, path, S_ISDIR(st.st_mode));
     if (error != 0)
-        stream_fail(v, s, error, "%s: %s", path, strerror(error));
+        stream_fail(s, error, "%s: %s", path, strerror(error));
     return 0;
 }
 
-static void handle_reset(struct service *v, struct stream *s)
+static void handle_fini(struct stream *s)
 {
-    stream_fail(v, s, ECANCELED, "the host gave up");
-}
+    struct tree_out *o = s->state;
 
-static void handle_fini(struct service *v, struct stream *s)
-{
-    struct tree_out *o = s->query.tree;
-
-    (void)v;
-    records_fini(&s->query.records);
-    if (o == NULL)
-        return;
+    records_fini(&o->records);
     walk_fini(&o->walk);
     fd_close(&o->file_fd);
-    free(o);
 }
 
 const struct stream_op tree_out_op = {
     .op = CHANNEL_OP_TREE_OUT,
+    .state_bytes = sizeof(struct tree_out),
     .start = handle_start,
-    .reset = handle_reset,
     .pump = handle_pump,
     .fini = handle_fini,
 };

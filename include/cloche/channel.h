@@ -87,8 +87,8 @@ enum channel_signal_scope {
  *   LIST   u32 limit, str after ("": from the start), str path
  *          What a directory holds behind the name `after`, in the order of the names' bytes.
  *   SEARCH u32 limit, str path, str pattern
- *          What lies below a directory and matches (see guest/glob.h), in no order; names are whole
- *          paths. Symbolic links are not followed and mount points not entered.
+ *          What lies below a directory and matches (see guest/files/glob.h), in no order; names are
+ *          whole paths. Symbolic links are not followed and mount points not entered.
  *   CHANGE u32 change (enum channel_change), u32 flags, u32 mode, str path, str other
  *          No records. To remove a tree takes as long as it takes.
  *   WATCH  u32 flags (CHANNEL_WATCH_TREE), str path

@@ -52,7 +52,7 @@ ROOMS = {
     "guest/exec": AGENT,
     "guest/files": AGENT,
     "guest/trees": AGENT | {"guest/files"},
-    "guest/boot": {"base", "guest/exec"},
+    "guest/boot": {"base", "guest/exec", "guest/files"},
     "guest": AGENT | {"guest/boot", "guest/exec", "guest/files", "guest/trees"},
 }
 ROOM_FILES_MAX = 25

@@ -30,6 +30,7 @@
 #include "base/frame.h"
 #include "base/wire.h"
 #include "guest/channel/service.h"
+#include "guest/operations.h"
 
 #define PEER_WAIT_MS      20000
 #define PEER_BYTES_MAX    (64u << 20)
@@ -71,18 +72,22 @@ static struct layers peer_layers = LAYERS_NONE;
 
 static inline void peer_agent_main(int fd, const char *cgroup)
 {
+    static struct operations operations;
     static struct service service;
     struct error e = ERROR_INIT;
 
     /* As PID 1: orphans are ours, and nobody has left descriptors open. */
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-    if (service_init(&service, fd, cgroup, &peer_layers, &e) < 0)
+    if (operations_init(&operations, cgroup, &peer_layers, &e) < 0 ||
+        service_init(&service, fd, operations.rows, OPERATION_COUNT, &e) < 0)
         _exit(PEER_EXIT_FAILED);
+    service_when_idle(&service, operations_tidy, &operations);
     int result = service_run(&service, &e);
     if (result < 0)
         fprintf(stderr, "agent: %s\n", e.message);
     service_fini(&service);
+    operations_fini(&operations);
     (void)close(fd);
     exit(result < 0 ? PEER_EXIT_BROKEN : 0);
 }

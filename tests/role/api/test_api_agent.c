@@ -7,6 +7,7 @@
 
 #include "api_fixture.h"
 #include "guest/channel/service.h"
+#include "guest/operations.h"
 
 #define EXEC   "/v1/sandboxes/sb_1/exec"
 #define FILES  "/v1/sandboxes/sb_1/files"
@@ -19,18 +20,22 @@ static pid_t agent_pid;
 static void run_agent(int fd)
 {
     static const struct layers layers = LAYERS_NONE;
+    static struct operations operations;
     static struct service service;
     struct error e = ERROR_INIT;
 
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-    if (service_init(&service, fd, NULL, &layers, &e) < 0)
+    if (operations_init(&operations, NULL, &layers, &e) < 0 ||
+        service_init(&service, fd, operations.rows, OPERATION_COUNT, &e) < 0)
         _exit(3);
+    service_when_idle(&service, operations_tidy, &operations);
     int result = service_run(&service, &e);
     if (result < 0)
         fprintf(stderr, "agent: %s\n", e.message);
     service_fini(&service);
+    operations_fini(&operations);
     _exit(result < 0 ? 2 : 0);
 }
 

@@ -1,5 +1,6 @@
-/* The parts of the overlay that is the root, from before they were covered: what a sandbox has
- * changed is in two directories of its own disk. All -1 where there is no overlay. */
+/* The parts of the overlay that is the root: what a sandbox has changed is in two directories of
+ * its own disk. They are opened before the root covers them, by guest/boot. All -1 where there is
+ * no overlay. */
 #pragma once
 
 struct layers {

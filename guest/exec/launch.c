@@ -1,21 +1,22 @@
-#include "guest/exec/command_start.h"
+#include "guest/exec/launch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "guest/channel/service.h"
 #include "guest/exec/accounts.h"
 #include "guest/exec/spawn.h"
 #include "guest/exec/terminal.h"
 
+/* Made before the snapshot; more are made when so many commands run at once. */
+#define GROUPS_READY        4u
 #define SEARCH_PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ACCOUNTS_BYTES_MAX  (1 * MIB)
 #define WARM_BYTES          8192u
@@ -23,7 +24,7 @@
 
 /*
  * The request in the form that execve(2) wants. One set is enough: the process has been started
- * when command_start returns, and strings cannot need more than the request has bytes, as the NUL
+ * when launch() returns, and strings cannot need more than the request has bytes, as the NUL
  * at the end of each takes less than its length in front did.
  */
 static struct {
@@ -41,21 +42,34 @@ static struct {
 
 static struct spawn_plan plan;
 
-void command_warm_up(void)
+int launcher_init(struct launcher *l, const char *cgroup_path, struct error *e)
 {
+    l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    execgroups_init(&l->groups, cgroup_path, GROUPS_READY);
+    if (l->null_fd < 0)
+        return error_errno(e, errno, "/dev/null");
+    /* In a guest the first use of a page is dear: the memory that every request needs is touched
+     * before the snapshot. */
     memset(request.strings, 0, WARM_BYTES);
     memset(request.argv, 0, WARM_BYTES / 2);
     memset(request.envp, 0, WARM_BYTES / 2);
     memset(&plan, 0, sizeof(plan));
+    return 0;
 }
 
-static char *copy_string(struct wire_reader *r, size_t size_max)
+void launcher_fini(struct launcher *l)
+{
+    execgroups_fini(&l->groups);
+    fd_close(&l->null_fd);
+}
+
+static char *copy_string(struct wire_reader *reader, size_t size_max)
 {
     size_t size = 0;
-    const char *bytes = wire_get_string(r, size_max, &size);
+    const char *bytes = wire_get_string(reader, size_max, &size);
 
     if (bytes == NULL || size >= sizeof(request.strings) - request.strings_used) {
-        r->bad = true;
+        reader->bad = true;
         return NULL;
     }
     char *copy = request.strings + request.strings_used;
@@ -65,49 +79,49 @@ static char *copy_string(struct wire_reader *r, size_t size_max)
     return copy;
 }
 
-static uint32_t copy_list(struct wire_reader *r, char **list)
+static uint32_t copy_list(struct wire_reader *reader, char **list)
 {
-    uint32_t count = wire_get_u32(r);
+    uint32_t count = wire_get_u32(reader);
 
     if (count > CHANNEL_ARGS_MAX)
-        r->bad = true;
-    for (uint32_t i = 0; i < count && !r->bad; i++)
-        list[i] = copy_string(r, CHANNEL_OPEN_MAX);
-    list[r->bad ? 0 : count] = NULL;
+        reader->bad = true;
+    for (uint32_t i = 0; i < count && !reader->bad; i++)
+        list[i] = copy_string(reader, CHANNEL_OPEN_MAX);
+    list[reader->bad ? 0 : count] = NULL;
     return count;
 }
 
-static void read_limits(struct wire_reader *r)
+static void read_limits(struct wire_reader *reader)
 {
-    uint32_t count = wire_get_u32(r);
+    uint32_t count = wire_get_u32(reader);
 
     memset(request.limits, 0, sizeof(request.limits));
     if (count > CHANNEL_LIMIT_COUNT)
-        r->bad = true;
-    for (uint32_t i = 0; i < count && !r->bad; i++) {
-        uint32_t kind = wire_get_u32(r);
-        uint64_t value = wire_get_u64(r);
+        reader->bad = true;
+    for (uint32_t i = 0; i < count && !reader->bad; i++) {
+        uint32_t kind = wire_get_u32(reader);
+        uint64_t value = wire_get_u64(reader);
 
         if (kind < 1 || kind > CHANNEL_LIMIT_COUNT || value == 0)
-            r->bad = true;
+            reader->bad = true;
         else
             request.limits[kind] = value;
     }
 }
 
-static int read_request(struct wire_reader *r)
+static int read_request(struct wire_reader *reader)
 {
     request.strings_used = 0;
-    request.flags = wire_get_u32(r);
-    request.rows = wire_get_u16(r);
-    request.columns = wire_get_u16(r);
-    plan.umask = wire_get_u32(r);
-    request.user = copy_string(r, ACCOUNT_NAME_BYTES - 1);
-    request.cwd = copy_string(r, CHANNEL_PATH_MAX - 1);
-    read_limits(r);
-    uint32_t argc = copy_list(r, request.argv);
-    (void)copy_list(r, request.envp);
-    if (r->bad || r->left != 0 || argc == 0 || request.argv[0][0] == '\0' ||
+    request.flags = wire_get_u32(reader);
+    request.rows = wire_get_u16(reader);
+    request.columns = wire_get_u16(reader);
+    plan.umask = wire_get_u32(reader);
+    request.user = copy_string(reader, ACCOUNT_NAME_BYTES - 1);
+    request.cwd = copy_string(reader, CHANNEL_PATH_MAX - 1);
+    read_limits(reader);
+    uint32_t argc = copy_list(reader, request.argv);
+    (void)copy_list(reader, request.envp);
+    if (reader->bad || reader->left != 0 || argc == 0 || request.argv[0][0] == '\0' ||
         request.cwd[0] != '/' || (plan.umask > 0777 && plan.umask != CHANNEL_UMASK_DEFAULT) ||
         (request.flags & ~FLAGS_KNOWN) != 0)
         return -1;
@@ -176,34 +190,27 @@ static int make_pipe(int *ret_ours, int *ret_childs, bool we_read)
     return fcntl(*ret_ours, F_SETFL, O_NONBLOCK);
 }
 
-/* Two descriptors of the master, so that input and output are each watched, and closed, alone. */
-static int make_terminal(struct service *v, struct stream *s, int childs_fds[3])
+static int make_terminal(struct child *child, int childs_fds[3])
 {
-    struct command *c = &s->command;
     uid_t owner = plan.change_user ? plan.uid : geteuid();
 
-    if (terminal_open(owner, request.rows, request.columns, &c->output_fds[0], &childs_fds[0]) < 0)
+    if (terminal_open(owner, request.rows, request.columns, &child->output_fds[0], &childs_fds[0]) <
+        0)
         return -1;
     childs_fds[1] = childs_fds[2] = childs_fds[0];
-    if (c->takes_stdin)
-        c->stdin_fd = fcntl(c->output_fds[0], F_DUPFD_CLOEXEC, 0);
-    if (c->takes_stdin && c->stdin_fd < 0)
-        return -1;
-    return service_watch(v, s->id, SERVICE_TAG_STDOUT, c->output_fds[0], EPOLLIN | EPOLLET);
+    if (child->takes_stdin)
+        child->stdin_fd = fcntl(child->output_fds[0], F_DUPFD_CLOEXEC, 0);
+    return child->takes_stdin && child->stdin_fd < 0 ? -1 : 0;
 }
 
-static int make_stdio(struct service *v, struct stream *s, int childs_fds[3])
+static int make_stdio(struct child *child, int childs_fds[3])
 {
-    static const enum service_tag tags[] = {SERVICE_TAG_STDOUT, SERVICE_TAG_STDERR};
-    struct command *c = &s->command;
-
-    if (c->is_terminal)
-        return make_terminal(v, s, childs_fds);
-    if (c->takes_stdin && make_pipe(&c->stdin_fd, &childs_fds[0], false) < 0)
+    if (child->is_terminal)
+        return make_terminal(child, childs_fds);
+    if (child->takes_stdin && make_pipe(&child->stdin_fd, &childs_fds[0], false) < 0)
         return -1;
-    for (unsigned i = 0; i < COMMAND_OUTPUTS; i++) {
-        if (make_pipe(&c->output_fds[i], &childs_fds[1 + i], true) < 0 ||
-            service_watch(v, s->id, tags[i], c->output_fds[i], EPOLLIN | EPOLLET) < 0)
+    for (unsigned i = 0; i < CHILD_OUTPUTS; i++) {
+        if (make_pipe(&child->output_fds[i], &childs_fds[1 + i], true) < 0)
             return -1;
     }
     return 0;
@@ -231,68 +238,74 @@ static void plan_rlimits(void)
 
 /* Into a cgroup of its own where there are any. One that was used before may have been changed by
  * the tenant so that nothing can be born in it: then a fresh one is tried. */
-static pid_t spawn_in_group(struct service *v, struct command *c)
+static pid_t spawn_in_group(struct execgroups *groups, struct child *child)
 {
     uint64_t memory_bytes = request.limits[CHANNEL_LIMIT_MEMORY];
     uint64_t processes = request.limits[CHANNEL_LIMIT_PROCESSES];
 
     plan.cgroup_fd = -1;
-    if (!execgroups_available(&v->groups)) {
+    if (!execgroups_available(groups)) {
         plan.step = SPAWN_STEP_LIMIT;
         plan.error = ENOTSUP;
         return memory_bytes > 0 || processes > 0 ? -1 : spawn_process(&plan);
     }
     for (int attempt = 0;; attempt++) {
-        if (execgroups_take(&v->groups, attempt > 0, &c->group) < 0) {
+        if (execgroups_take(groups, attempt > 0, &child->group) < 0) {
             plan.step = SPAWN_STEP_CLONE;
             plan.error = errno;
             return -1;
         }
-        if (execgroup_limit(&c->group, memory_bytes, processes) < 0) {
+        if (execgroup_limit(&child->group, memory_bytes, processes) < 0) {
             plan.step = SPAWN_STEP_LIMIT;
             plan.error = errno;
-            execgroups_drop(&v->groups, &c->group);
+            execgroups_drop(groups, &child->group);
             return -1;
         }
-        plan.cgroup_fd = c->group.dir_fd;
+        plan.cgroup_fd = child->group.dir_fd;
         pid_t pid = spawn_process(&plan);
         if (pid > 0) {
-            c->has_group = true;
+            child->has_group = true;
             return pid;
         }
         if (plan.step != SPAWN_STEP_CLONE) {
-            execgroups_put(&v->groups, &c->group);
+            execgroups_put(groups, &child->group);
             return -1;
         }
-        execgroups_drop(&v->groups, &c->group);
+        execgroups_drop(groups, &child->group);
         if (attempt > 0)
             return -1;
     }
 }
 
-static void fail_spawn(struct service *v, struct stream *s)
+__attribute__((format(printf, 3, 4))) static int fail(struct launch_failure *failure, int status,
+                                                      const char *format, ...)
+{
+    va_list ap;
+
+    failure->status = status;
+    va_start(ap, format);
+    (void)vsnprintf(failure->text, sizeof(failure->text), format, ap);
+    va_end(ap);
+    return 1;
+}
+
+static int fail_spawn(struct launch_failure *failure)
 {
     const char *why = strerror(plan.error);
 
     switch (plan.step) {
     case SPAWN_STEP_CLONE:
-        stream_fail(v, s, plan.error, "a new process: %s", why);
-        return;
+        return fail(failure, plan.error, "a new process: %s", why);
     case SPAWN_STEP_STDIO:
-        stream_fail(v, s, plan.error, "stdin, stdout and stderr: %s", why);
-        return;
+        return fail(failure, plan.error, "stdin, stdout and stderr: %s", why);
     case SPAWN_STEP_TERMINAL:
-        stream_fail(v, s, plan.error, "the controlling terminal: %s", why);
-        return;
+        return fail(failure, plan.error, "the controlling terminal: %s", why);
     case SPAWN_STEP_USER:
-        stream_fail(v, s, plan.error, "user %s: %s", request.user, why);
-        return;
+        return fail(failure, plan.error, "user %s: %s", request.user, why);
     case SPAWN_STEP_CWD:
-        stream_fail(v, s, plan.error, "cwd %s: %s", request.cwd, why);
-        return;
+        return fail(failure, plan.error, "cwd %s: %s", request.cwd, why);
     case SPAWN_STEP_LIMIT:
-        stream_fail(v, s, plan.error, "limits: %s", why);
-        return;
+        return fail(failure, plan.error, "limits: %s", why);
     case SPAWN_STEP_EXEC:
         break;
     }
@@ -300,40 +313,45 @@ static void fail_spawn(struct service *v, struct stream *s)
         why = "not found in PATH";
     else if (plan.error == ENOENT && access(request.argv[0], F_OK) == 0)
         why = "the file is there, but not the interpreter that it asks for";
-    stream_fail(v, s, plan.error, "exec %s: %s", request.argv[0], why);
-}
-
-static void put_info(struct service *v, struct stream *s)
-{
-    uint8_t bytes[4];
-    struct wire_writer w;
-
-    wire_writer_init(&w, bytes, sizeof(bytes));
-    wire_put_u32(&w, (uint32_t)s->command.pid);
-    port_put(&v->port, s->id, CHANNEL_INFO, CHANNEL_LANE_IN, bytes, sizeof(bytes));
-    if (s->command.is_terminal)
-        port_put(&v->port, s->id, CHANNEL_EOF, CHANNEL_LANE_ERR, NULL, 0);
+    return fail(failure, plan.error, "exec %s: %s", request.argv[0], why);
 }
 
 /* The child has what it needs; of a terminal all three are the same. */
-static void close_childs(const struct service *v, const struct command *c, int childs_fds[3])
+static void close_childs(const struct launcher *l, const struct child *child, int childs_fds[3])
 {
-    for (int i = 0; i < (c->is_terminal ? 1 : 3); i++) {
-        if (childs_fds[i] != v->null_fd)
+    for (int i = 0; i < (child->is_terminal ? 1 : 3); i++) {
+        if (childs_fds[i] != l->null_fd)
             fd_close(&childs_fds[i]);
     }
 }
 
-int command_start(struct service *v, struct stream *s, struct wire_reader *r)
+static int start(struct launcher *l, struct child *child, struct launch_failure *ret_failure)
 {
-    struct command *c = &s->command;
-    int childs_fds[3] = {v->null_fd, -1, -1};
+    int childs_fds[3] = {l->null_fd, -1, -1};
 
-    *c = (struct command){.stdin_fd = -1,
-                          .output_fds = {-1, -1},
-                          .stdin_waiting = BUFFER_INIT(CHANNEL_WINDOW_BYTES +
-                                                       1)}; /* a window and an end-of-file key */
-    if (read_request(r) < 0)
+    child->started_ns = clock_mono_ns();
+    int made = make_stdio(child, childs_fds);
+    int error = errno;
+
+    if (made == 0) {
+        memcpy(plan.stdio_fds, childs_fds, sizeof(childs_fds));
+        child->pid = spawn_in_group(&l->groups, child);
+    }
+    close_childs(l, child, childs_fds);
+    if (made < 0)
+        return fail(ret_failure, error, "%s: %s", child->is_terminal ? "a terminal" : "pipes",
+                    strerror(error));
+    if (child->pid > 0)
+        return 0;
+    child->pid = 0;
+    return fail_spawn(ret_failure);
+}
+
+int launch(struct launcher *l, struct wire_reader *reader, struct child *ret_child,
+           struct launch_failure *ret_failure)
+{
+    *ret_child = (struct child){.stdin_fd = -1, .output_fds = {-1, -1}};
+    if (read_request(reader) < 0)
         return -1;
     plan.argv = request.argv;
     plan.envp = request.envp;
@@ -343,30 +361,18 @@ int command_start(struct service *v, struct stream *s, struct wire_reader *r)
     plan_rlimits();
     if (request.user[0] != '\0') {
         int error = find_user();
-        if (error != 0) {
-            stream_fail(v, s, error, "user %s: %s", request.user,
+        if (error != 0)
+            return fail(ret_failure, error, "user %s: %s", request.user,
                         error == EINVAL ? "no such user in /etc/passwd" : strerror(error));
-            return 0;
-        }
     }
-    c->takes_stdin = (request.flags & CHANNEL_EXEC_STDIN) != 0;
-    c->is_terminal = plan.is_terminal = (request.flags & CHANNEL_EXEC_PTY) != 0;
-    c->started_ns = clock_mono_ns();
-    int made = make_stdio(v, s, childs_fds);
-    int error = errno;
-    if (made == 0) {
-        memcpy(plan.stdio_fds, childs_fds, sizeof(childs_fds));
-        c->pid = spawn_in_group(v, c);
-    }
-    close_childs(v, c, childs_fds);
-    if (made < 0) {
-        stream_fail(v, s, error, "%s: %s", c->is_terminal ? "a terminal" : "pipes",
-                    strerror(error));
-    } else if (c->pid < 0) {
-        c->pid = 0;
-        fail_spawn(v, s);
-    } else {
-        put_info(v, s);
-    }
-    return 0;
+    ret_child->takes_stdin = (request.flags & CHANNEL_EXEC_STDIN) != 0;
+    ret_child->is_terminal = plan.is_terminal = (request.flags & CHANNEL_EXEC_PTY) != 0;
+    return start(l, ret_child, ret_failure);
+}
+
+void child_close(struct child *child)
+{
+    fd_close(&child->stdin_fd);
+    for (unsigned i = 0; i < CHILD_OUTPUTS; i++)
+        fd_close(&child->output_fds[i]);
 }
