@@ -90,7 +90,9 @@ void records_put_event(struct records *records, enum channel_event kind, bool is
     wire_put_u32(&w, is_directory);
     wire_put_string(&w, path, strlen(path));
     wire_put_string(&w, from, strlen(from));
+    assert(!w.bad);
     buffer_commit(&records->out, w.used);
+    records->made += w.used;
 }
 
 static void put_mark(struct records *records)

@@ -123,7 +123,7 @@ enum channel_signal_scope {
  * to say. All records of a reply together have at most FILE_RECORDS_BYTES_MAX bytes.
  *
  * An event is u32 kind (enum channel_event; 0 as above), u32 1 for a directory, else 0, str path,
- * str from (of MOVED, else empty).
+ * str from (of MOVED, else empty). Those of DIFF are bounded as records are, those of WATCH not.
  *
  * Every END starts with u32 status (0, or the guest's Linux errno) and str text (empty, or what
  * failed, in words); the op's fields follow only where status is 0.

@@ -174,12 +174,34 @@ static void test_several_at_once_and_given_up(void **state)
     peer_result_fini(&r);
 }
 
+/* More than one reply may tell is left out and said so: past that the host would take the guest for
+ * hostile. */
+static void test_more_than_can_be_told(void **state)
+{
+    struct fixture *f = *state;
+    struct peer_result r;
+    uint32_t id = begin(f);
+
+    sh(f, "a=$(printf '%0250d' 0); d=upper/$a/$a/$a/$a/$a/$a/$a/$a; mkdir -p $d;"
+          "(cd $d && i=0; while [ $i -lt 1100 ]; do : >$i; i=$((i + 1)); done)");
+    peer_result_init(&r);
+    peer_send(&f->peer, id, CHANNEL_EOF, 0, NULL, 0);
+    r.has_info = true;
+    peer_finish(&f->peer, id, &r);
+    assert_int_equal(r.status, 0);
+    assert_int_equal(r.flags, CHANNEL_END_MORE);
+    assert_int_equal(r.bytes, r.lanes[CHANNEL_LANE_IN].size);
+    assert_in_range(r.bytes, FILE_RECORDS_BYTES_MAX - 2 * 4096, FILE_RECORDS_BYTES_MAX);
+    peer_result_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_changes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_files_of_the_template, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_several_at_once_and_given_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_more_than_can_be_told, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
