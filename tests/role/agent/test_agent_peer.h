@@ -92,6 +92,9 @@ static inline void peer_agent_main(int fd, const char *cgroup)
     exit(result < 0 ? PEER_EXIT_BROKEN : 0);
 }
 
+/* What runs in the child; a test may have another service there. */
+static void (*peer_main)(int fd, const char *cgroup) = peer_agent_main;
+
 static inline void peer_start(struct peer *p, bool with_cgroup)
 {
     static const char *const roots[] = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
@@ -116,7 +119,7 @@ static inline void peer_start(struct peer *p, bool with_cgroup)
         /* As PID 1 starts: a shell's background job, say, ignores some, and so would commands. */
         for (int s = 1; s < SIGRTMIN; s++)
             (void)signal(s, SIG_DFL);
-        peer_agent_main(fds[1], p->cgroup[0] != '\0' ? p->cgroup : NULL);
+        peer_main(fds[1], p->cgroup[0] != '\0' ? p->cgroup : NULL);
     }
     (void)close(fds[1]);
     p->fd = fds[0];
