@@ -81,7 +81,8 @@ fill_python() {
         "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/var/cache/ldconfig \
         "$root"/usr/lib/locale/locale-archive
     find "$root/var/log" -type f -delete
-    # Run before the snapshot (guest/warm.h): what most scripts import is then in every guest's cache.
+    # Run before the snapshot (guest/boot/warm.h): what most scripts import is in every guest's
+    # cache then.
     mkdir -p "$root/etc/cloche"
     printf 'exec python3 -c "import %s"\n' \
         'argparse, collections, csv, datetime, json, math, pathlib, re, subprocess' \
