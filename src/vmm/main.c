@@ -5,7 +5,7 @@
  */
 #include "base/clock.h"
 #include "vmm/build.h"
-#include "vmm/control.h"
+#include "vmm/common/control.h"
 #include "vmm/jail.h"
 #include "vmm/state/restore.h"
 #include "vmm/vmm.h"

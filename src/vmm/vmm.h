@@ -14,13 +14,13 @@
 #include <stdint.h>
 
 #include "cloche/vmm_proto.h"
-#include "vmm/control.h"
-#include "vmm/doorbell.h"
-#include "vmm/guest_mem.h"
-#include "vmm/kvm.h"
+#include "vmm/common/control.h"
+#include "vmm/common/doorbell.h"
+#include "vmm/common/guest_mem.h"
+#include "vmm/common/serial.h"
 #include "vmm/loop.h"
-#include "vmm/serial.h"
-#include "vmm/vcpu.h"
+#include "vmm/machine/kvm.h"
+#include "vmm/machine/vcpu.h"
 #include "vmm/virtio/devices.h"
 
 struct snapshot;

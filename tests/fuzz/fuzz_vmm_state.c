@@ -1,7 +1,7 @@
 /*
- * The state file of a snapshot (vmm/snapshot.h). An input is either the file itself or, because no
- * sequence of flips finds that many sections by itself, a list of edits to a good one. The checksum
- * is mended in both. Property: what is accepted is written again to the same bytes.
+ * The state file of a snapshot (vmm/state/snapshot.h). An input is either the file itself or,
+ * because no sequence of flips finds that many sections by itself, a list of edits to a good one.
+ * The checksum is mended in both. Property: what is accepted is written again to the same bytes.
  */
 #include <assert.h>
 #include <stdbool.h>

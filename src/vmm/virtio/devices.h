@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/wire.h"
 #include "cloche/guest_abi.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 struct devices;
 

@@ -20,7 +20,7 @@
 
 #include "base/error.h"
 #include "base/wire.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 #include "vmm/virtio/queue.h"
 
 #define VIRTIO_QUEUES_MAX 6u

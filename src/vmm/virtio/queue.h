@@ -20,7 +20,7 @@
 #include <sys/uio.h>
 
 #include "base/wire.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 #define VIRTQ_SIZE_MAX 256u /* no queue of ours is larger, so no chain is longer */
 

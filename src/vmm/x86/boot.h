@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/loader.h"
 

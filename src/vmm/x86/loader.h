@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 /* Below are the boot parameters, page tables and the like (x86/boot.c); no kernel may load there.
  */

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 #define MPTABLE_BYTES UINT64_C(0x400) /* room at GUEST_MPTABLE_GPA */
 

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "vmm/kvm.h"
+#include "vmm/machine/kvm.h"
 
 #define MSR_TSC             0x10u
 #define MSR_TSC_DEADLINE    0x6e0u

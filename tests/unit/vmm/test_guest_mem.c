@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "cloche/guest_abi.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 static uint8_t ram[64]; /* only addresses are made: nothing is touched */
 

@@ -23,7 +23,7 @@
 
 #include "cloche/vmm_proto.h"
 #include "vmm/jail.h"
-#include "vmm/kvm.h"
+#include "vmm/machine/kvm.h"
 
 enum stage { STAGE_BUILD, STAGE_BOOT, STAGE_RESTORE, STAGE_COUNT };
 enum { B = 1u << STAGE_BUILD, P = 1u << STAGE_BOOT, R = 1u << STAGE_RESTORE };

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "cloche/guest_abi.h"
-#include "vmm/doorbell.h"
-#include "vmm/serial.h"
+#include "vmm/common/doorbell.h"
+#include "vmm/common/serial.h"
 
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR };
 

@@ -1,4 +1,4 @@
-#include "vmm/vcpu.h"
+#include "vmm/machine/vcpu.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "vmm/exits.h"
+#include "vmm/machine/exits.h"
 #include "vmm/vmm.h"
 
 #define STACK_BYTES (64 * KIB)

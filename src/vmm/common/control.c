@@ -1,4 +1,4 @@
-#include "vmm/control.h"
+#include "vmm/common/control.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "ipc/ipc.h"
-#include "vmm/serial.h"
+#include "vmm/common/serial.h"
 
 _Static_assert(VMM_FD_COUNT_BOOT <= IPC_FDS_MAX, "CONFIG's descriptors go in one message");
 

@@ -1,4 +1,4 @@
-#include "vmm/kvm.h"
+#include "vmm/machine/kvm.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>
@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "vmm/serial.h"
+#include "vmm/common/serial.h"
 
 /* Where KVM on Intel keeps pages of its own: inside the MMIO gap, below the local APIC. */
 #define TSS_GPA          UINT64_C(0xfffbd000)

@@ -1,4 +1,4 @@
-#include "vmm/doorbell.h"
+#include "vmm/common/doorbell.h"
 
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-#include "vmm/exits.h"
+#include "vmm/machine/exits.h"
 
 #include <assert.h>
 #include <errno.h>

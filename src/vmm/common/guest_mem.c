@@ -1,4 +1,4 @@
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 
 #include "cloche/guest_abi.h"
 

@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "cloche/guest_abi.h"
-#include "vmm/guest_mem.h"
+#include "vmm/common/guest_mem.h"
 #include "vmm/x86/cpuid.h"
 
 struct kvm_vm {

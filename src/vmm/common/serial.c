@@ -1,4 +1,4 @@
-#include "vmm/serial.h"
+#include "vmm/common/serial.h"
 
 #include <assert.h>
 #include <string.h>
