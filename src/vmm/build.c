@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "vmm/state/park.h"
+#include "vmm/common/kvm_ioctl.h"
+#include "vmm/machine/vcpu.h"
 #include "vmm/state/restore.h"
 #include "vmm/state/snapshot.h"
 #include "vmm/vmm.h"
@@ -88,39 +89,42 @@ static int map_memory(struct vmm *vmm, struct error *e)
                       restore ? -1 : fd, 0);
     if (host == MAP_FAILED || (restore && map_snapshot(host, (off_t)bytes, fd) != 0))
         return error_errno(e, errno, "cannot map the guest's memory");
-    guest_mem_init(&vmm->mem, host, bytes);
+    guest_mem_init(&vmm->machine.mem, host, bytes);
     return 0;
 }
 
-static int make_machine(struct vmm *vmm, struct error *e)
+static int make_machine(struct machine *m, struct error *e)
 {
-    vmm->kind = cpuid_kvm_kind();
-    if (kvm_vm_init(&vmm->kvm, VMM_KVM_FD, &vmm->mem, e) != 0 ||
-        cpuid_table_make(VMM_KVM_FD, vmm->kind, vmm->config.vcpus, &vmm->cpuid, e) != 0)
+    m->kind = cpuid_kvm_kind();
+    if (kvm_vm_init(&m->kvm, VMM_KVM_FD, &m->mem, e) != 0 ||
+        cpuid_table_make(VMM_KVM_FD, m->kind, m->vcpu_count, &m->cpuid, e) != 0)
         return -1;
-    struct cpuid_table table = vmm->cpuid;
-    for (uint32_t i = 0; i < vmm->config.vcpus; i++) {
-        struct vcpu *v = &vmm->vcpus[i];
+    struct cpuid_table table = m->cpuid;
+    for (uint32_t i = 0; i < m->vcpu_count; i++) {
+        struct vcpu *v = &m->vcpus[i];
 
-        v->vmm = vmm;
+        v->machine = m;
         v->index = i;
-        cpuid_table_set_vcpu(&table, i, vmm->config.vcpus);
-        if (kvm_vcpu_make(&vmm->kvm, i, &table, &v->fd, &v->run, e) != 0)
+        cpuid_table_set_vcpu(&table, i, m->vcpu_count);
+        if (kvm_vcpu_make(&m->kvm, i, &table, &v->fd, &v->run, e) != 0)
             return -1;
     }
-    return kvm_vm_wire(&vmm->kvm, e);
+    return kvm_vm_wire(&m->kvm, e);
 }
 
 static int make_devices(struct vmm *vmm, struct error *e)
 {
-    struct devices_config config = {.mem = &vmm->mem,
-                                    .root_fd = vmm->fds[VMM_FD_ROOT],
-                                    .scratch_fd = vmm->fds[VMM_FD_SCRATCH],
-                                    .channel_fd = vmm->fds[VMM_FD_CHANNEL]};
+    struct machine *m = &vmm->machine;
+    struct devices_config config = {.mem = &m->mem,
+                                    .fds = {[GUEST_VIRTIO_ROOT] = vmm->fds[VMM_FD_ROOT],
+                                            [GUEST_VIRTIO_SCRATCH] = vmm->fds[VMM_FD_SCRATCH],
+                                            [GUEST_VIRTIO_CONSOLE] = vmm->fds[VMM_FD_CHANNEL],
+                                            [GUEST_VIRTIO_RNG] = -1}};
 
-    memcpy(config.irq_fds, vmm->kvm.irq_fds, sizeof(config.irq_fds));
-    vmm->devices = devices_new(&config, e);
-    return vmm->devices != NULL ? 0 : -1;
+    memcpy(config.irq_fds, m->kvm.irq_fds, sizeof(config.irq_fds));
+    memcpy(config.notify_fds, m->kvm.notify_fds, sizeof(config.notify_fds));
+    m->devices = devices_new(&config, e);
+    return m->devices != NULL ? 0 : -1;
 }
 
 /* What is written through a descriptor from here on goes to the scratch disk, or is the state,
@@ -148,7 +152,7 @@ static int load_kernel(struct vmm *vmm, struct loaded_kernel *ret, struct error 
     void *image = mmap(NULL, size, PROT_READ, MAP_PRIVATE, vmm->fds[VMM_FD_KERNEL], 0);
     if (image == MAP_FAILED)
         return error_errno(e, errno, "the kernel cannot be read");
-    int result = loader_load_kernel(&vmm->mem, image, size, ret, e);
+    int result = loader_load_kernel(&vmm->machine.mem, image, size, ret, e);
     (void)munmap(image, size);
     return result;
 }
@@ -163,9 +167,10 @@ static int load_initrd(struct vmm *vmm, const struct loaded_kernel *kernel,
     boot->initrd_bytes = (uint64_t)st.st_size;
     if (boot->initrd_bytes == 0)
         return 0;
-    if (loader_place_initrd(&vmm->mem, kernel, boot->initrd_bytes, &boot->initrd_gpa, e) != 0)
+    if (loader_place_initrd(&vmm->machine.mem, kernel, boot->initrd_bytes, &boot->initrd_gpa, e) !=
+        0)
         return -1;
-    void *host = guest_mem_at(&vmm->mem, boot->initrd_gpa, boot->initrd_bytes);
+    void *host = guest_mem_at(&vmm->machine.mem, boot->initrd_gpa, boot->initrd_bytes);
     if (host == NULL || fd_pread_full(vmm->fds[VMM_FD_INITRD], host, boot->initrd_bytes, 0) !=
                             (ssize_t)boot->initrd_bytes)
         return error_set(e, ERR_BAD_REQUEST, "the initramfs cannot be read");
@@ -174,7 +179,7 @@ static int load_initrd(struct vmm *vmm, const struct loaded_kernel *kernel,
 
 static int set_first_vcpu(struct vmm *vmm, const struct loaded_kernel *kernel, struct error *e)
 {
-    int fd = vmm->vcpus[0].fd;
+    int fd = vmm->machine.vcpus[0].fd;
     struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
     struct kvm_lapic_state lapic;
     struct kvm_sregs2 sregs;
@@ -196,14 +201,15 @@ static int prepare_boot(struct vmm *vmm, struct error *e)
     struct loaded_kernel kernel;
     struct boot_config boot = {.kernel = &kernel, .cmdline = cmdline};
 
-    doorbell_init(&vmm->doorbell, DOORBELL_PHASE_BOOT);
-    vmm->control.boot_log = &vmm->serial;
-    if (boot_make_cmdline(vmm->kind, vmm->config.cmdline_extra, cmdline, e) != 0 ||
+    doorbell_init(&vmm->machine.doorbell, DOORBELL_PHASE_BOOT);
+    vmm->machine.control.boot_log = &vmm->machine.serial;
+    if (boot_make_cmdline(vmm->machine.kind, vmm->config.cmdline_extra, cmdline, e) != 0 ||
         load_kernel(vmm, &kernel, e) != 0 || load_initrd(vmm, &kernel, &boot, e) != 0 ||
-        boot_write(&vmm->mem, &boot, e) != 0 ||
-        mptable_write(&vmm->mem, vmm->config.vcpus, e) != 0 || set_first_vcpu(vmm, &kernel, e) != 0)
+        boot_write(&vmm->machine.mem, &boot, e) != 0 ||
+        mptable_write(&vmm->machine.mem, vmm->config.vcpus, e) != 0 ||
+        set_first_vcpu(vmm, &kernel, e) != 0)
         return -1;
-    return park_prepare(vmm, e);
+    return park_prepare(&vmm->park, &vmm->machine, vmm->fds[VMM_FD_STATE], e);
 }
 
 static int prepare_restore(struct vmm *vmm, struct error *e)
@@ -211,10 +217,10 @@ static int prepare_restore(struct vmm *vmm, struct error *e)
     struct snapshot *snapshot;
     uint8_t *bytes;
 
-    doorbell_init(&vmm->doorbell, DOORBELL_PHASE_RESTORED);
-    if (restore_read(vmm, &snapshot, &bytes, e) != 0)
+    doorbell_init(&vmm->machine.doorbell, DOORBELL_PHASE_RESTORED);
+    if (restore_read(vmm->fds[VMM_FD_STATE], &snapshot, &bytes, e) != 0)
         return -1;
-    int result = restore_load(vmm, snapshot, e);
+    int result = restore_load(&vmm->machine, snapshot, e);
     snapshot_free(snapshot);
     free(bytes);
     return result;
@@ -238,11 +244,14 @@ static void close_spare_fds(struct vmm *vmm)
 int build_guest(struct vmm *vmm, enum vmm_gone_reason *ret_reason, struct error *e)
 {
     bool restore = vmm->config.mode == VMM_MODE_RESTORE;
+    struct machine *m = &vmm->machine;
 
+    m->mem_mib = vmm->config.mem_mib;
+    m->vcpu_count = vmm->config.vcpus;
     *ret_reason = VMM_GONE_CONFIG;
-    if (map_memory(vmm, e) != 0 || make_machine(vmm, e) != 0)
+    if (map_memory(vmm, e) != 0 || make_machine(m, e) != 0)
         return -1;
-    serial_init(&vmm->serial, vmm->kvm.serial_irq_fd);
+    serial_init(&m->serial, m->kvm.serial_irq_fd);
     if (limit_file_size(vmm, e) != 0 || make_devices(vmm, e) != 0)
         return -1;
     if (restore) {
@@ -253,9 +262,10 @@ int build_guest(struct vmm *vmm, enum vmm_gone_reason *ret_reason, struct error 
     } else if (prepare_boot(vmm, e) != 0) {
         return -1;
     }
-    if (vcpu_make_threads(vmm, e) != 0 || loop_init(vmm, e) != 0)
+    if (vcpu_make_threads(m, e) != 0 || loop_init(&vmm->loop, m, e) != 0)
         return -1;
-    vcpu_gate_wait_arrived(&vmm->gate, vmm->config.vcpus); /* all vCPUs' but ours, and the loop's */
+    /* A thread that starts makes system calls which the jail will no longer allow. */
+    gate_wait(&m->started, m->vcpu_count - 1 + DEVICES_LANE_COUNT);
     close_spare_fds(vmm);
     return 0;
 }

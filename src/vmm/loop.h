@@ -1,29 +1,37 @@
 /*
- * The loop thread: an epoll loop over the queue notifications of the virtio slots, the agent
- * channel, the daemon's socket and the call to park. It alone processes queues.
+ * The threads that serve devices, one for each lane of virtio/devices.h: an epoll loop over the
+ * queue notifications of the lane's devices and the descriptors that these wait for. The fast
+ * lane's, which never waits for the host, also watches the daemon's socket: so a daemon that goes
+ * away is heard at once, whatever the disks are doing.
  *
- * The daemon's socket and the channel join at START: until then the first thread listens to the
- * socket, and nothing may write to guest memory.
+ * The daemon's socket and the devices' descriptors join at START: until then the first thread
+ * listens to the socket, and nothing may write to guest memory.
  */
 #pragma once
 
 #include <stdint.h>
 
 #include "base/error.h"
+#include "cloche/guest_abi.h"
+#include "vmm/virtio/devices.h"
 
-struct vmm;
+struct machine;
 
-struct loop {
+struct lane {
+    struct machine *machine;
+    enum devices_lane number;
     int epoll_fd;
-    int park_fd;             /* eventfd: a guest has rung DOORBELL_PARK */
-    uint32_t channel_events; /* what epoll waits for on the channel now */
+    uint32_t events[GUEST_VIRTIO_COUNT]; /* what epoll waits for on the devices' descriptors now */
 };
 
-/* Makes the loop and its thread, which serves `vmm` from now on. */
-int loop_init(struct vmm *vmm, struct error *e) __attribute__((warn_unused_result));
+struct loop {
+    struct lane lanes[DEVICES_LANE_COUNT];
+};
 
-/* START has come: watch the daemon's socket and the channel as well. */
-int loop_start(struct vmm *vmm, struct error *e) __attribute__((warn_unused_result));
+/* Makes the lanes and their threads, which arrive at `m->started` and serve `m->devices` from then
+ * on. */
+int loop_init(struct loop *l, struct machine *m, struct error *e)
+    __attribute__((warn_unused_result));
 
-/* A vCPU has asked all to stop: park. */
-void loop_wake_to_park(struct loop *l);
+/* START has come: watch the daemon's socket and the devices' descriptors as well. */
+int loop_start(struct loop *l, struct error *e) __attribute__((warn_unused_result));

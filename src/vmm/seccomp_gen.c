@@ -103,9 +103,9 @@ static const struct rule rules[] = {
     /* clang-format off */
     /* What a running guest needs, the most frequent first. */
     KVM(RUN, KVM_RUN),                        /* vCPU threads live in it */
-    ANY(RUN, epoll_pwait),                    /* the loop thread waits */
+    ANY(RUN, epoll_pwait),                    /* the threads that serve devices wait */
     ANY(RUN, epoll_wait),                     /* the same, in other C libraries */
-    ANY(RUN, write),                          /* eventfds: interrupts, the call to park */
+    ANY(RUN, write),                          /* eventfds: interrupts, notified queues */
     ANY(RUN, read),                           /* eventfds: notified queues */
     ANY(RUN, preadv),                         /* disks */
     ANY(RUN, pwritev),                        /* the scratch disk */
@@ -114,9 +114,9 @@ static const struct rule rules[] = {
     ANY(RUN, recvmsg),                        /* the daemon's messages; the agent channel */
     ANY(RUN, sendmsg),                        /* the same */
     ONE(RUN, getrandom, IS(2, 0)),            /* the entropy device */
-    ONE(RUN, epoll_ctl, IS(1, EPOLL_CTL_MOD)),/* what the channel waits for */
-    ONE(RUN, epoll_ctl, IS(1, EPOLL_CTL_ADD)),/* socket and channel join at START */
-    ONE(RUN, futex, IS(1, FUTEX_WAIT_PRIVATE)), /* locks; the gate of the vCPU threads */
+    ONE(RUN, epoll_ctl, IS(1, EPOLL_CTL_MOD)),/* what a device waits for */
+    ONE(RUN, epoll_ctl, IS(1, EPOLL_CTL_ADD)),/* START: the daemon's socket, and what devices have */
+    ONE(RUN, futex, IS(1, FUTEX_WAIT_PRIVATE)), /* locks; gates between threads */
     ONE(RUN, futex, IS(1, FUTEX_WAKE_PRIVATE)), /* the same */
     ONE(RUN, futex, IS(1, FUTEX_WAIT)),       /* locks of a C library that does not care */
     ONE(RUN, futex, IS(1, FUTEX_WAKE)),       /* the same */

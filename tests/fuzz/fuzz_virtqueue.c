@@ -124,10 +124,10 @@ static void check_untouched(void)
 
     for (unsigned i = 0; i < 2; i++)
         assert(memcmp(edges[i], edge_pattern, EDGE_BYTES) == 0);
-    assert(pread(config.root_fd, disk, sizeof(disk), 0) == sizeof(disk));
+    assert(pread(config.fds[GUEST_VIRTIO_ROOT], disk, sizeof(disk), 0) == sizeof(disk));
     assert(memcmp(disk, disk_pattern, sizeof(disk)) == 0);
-    assert(fstat(config.root_fd, &st) == 0 && st.st_size == DISK_BYTES);
-    assert(fstat(config.scratch_fd, &st) == 0 && st.st_size == DISK_BYTES);
+    assert(fstat(config.fds[GUEST_VIRTIO_ROOT], &st) == 0 && st.st_size == DISK_BYTES);
+    assert(fstat(config.fds[GUEST_VIRTIO_SCRATCH], &st) == 0 && st.st_size == DISK_BYTES);
 }
 
 /* An address near something interesting. */
@@ -212,11 +212,23 @@ static void step_start(void)
     register_write(slot, VIRTIO_MMIO_STATUS, 0xf);
 }
 
+/* What the lanes do for a QueueNotify that a register access wrote. */
+static void serve_notified(void)
+{
+    for (unsigned slot = 0; slot < GUEST_VIRTIO_COUNT; slot++) {
+        uint64_t count;
+
+        if (read(config.notify_fds[slot], &count, sizeof(count)) == sizeof(count))
+            devices_notify(devices, (enum guest_virtio_slot)slot);
+    }
+}
+
 static void step_register(void)
 {
     unsigned slot = take_slot();
 
     register_write(slot, (wire_get_u8(&input) % 0x48u) * 4, take_u32());
+    serve_notified();
 }
 
 static void step_access(void)
@@ -231,6 +243,7 @@ static void step_access(void)
         data[i] = wire_get_u8(&input);
     devices_mmio(devices, gpa, data, size, is_write);
     assert(data[8] == 0x5a);
+    serve_notified();
 }
 
 static void step_poke(void)
@@ -341,10 +354,12 @@ static void step_channel(void)
         (void)!write(channel_fd, bytes, what * 16u);
     else if ((what & 0x30) == 0x10)
         (void)!read(channel_fd, bytes, sizeof(bytes));
-    uint32_t events = what & 0x80 ? devices_channel_events(devices) : EPOLLIN | EPOLLOUT;
+    struct error e = ERROR_INIT;
+    uint32_t events =
+        what & 0x80 ? devices_events(devices, GUEST_VIRTIO_CONSOLE) : EPOLLIN | EPOLLOUT;
     if (what == 0xff)
         events |= EPOLLHUP;
-    (void)!devices_channel_io(devices, events);
+    (void)!devices_io(devices, GUEST_VIRTIO_CONSOLE, events, &e);
 }
 
 /* Loads `bytes` into new devices, as a restore does. */
@@ -413,6 +428,7 @@ static void set_up_once(void)
     uint8_t *map = mmap(NULL, map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     assert(map != MAP_FAILED);
+    config.fds[GUEST_VIRTIO_RNG] = -1;
     edges[0] = map + GUARD_BYTES;
     mem = (struct guest_mem){
         .host = edges[0] + EDGE_BYTES, .low_bytes = LOW_BYTES, .high_bytes = HIGH_BYTES};
@@ -424,12 +440,13 @@ static void set_up_once(void)
     for (size_t i = 0; i < DISK_BYTES; i++)
         disk_pattern[i] = (uint8_t)(i ^ i >> 8);
     config.mem = &mem;
-    config.root_fd = disk_new("root");
-    config.scratch_fd = disk_new("scratch");
-    assert(pwrite(config.root_fd, disk_pattern, DISK_BYTES, 0) == DISK_BYTES);
+    config.fds[GUEST_VIRTIO_ROOT] = disk_new("root");
+    config.fds[GUEST_VIRTIO_SCRATCH] = disk_new("scratch");
+    assert(pwrite(config.fds[GUEST_VIRTIO_ROOT], disk_pattern, DISK_BYTES, 0) == DISK_BYTES);
     for (unsigned i = 0; i < GUEST_VIRTIO_COUNT; i++) {
         config.irq_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        assert(config.irq_fds[i] >= 0);
+        config.notify_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        assert(config.irq_fds[i] >= 0 && config.notify_fds[i] >= 0);
     }
 }
 
@@ -445,7 +462,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(queue_sizes, 0, sizeof(queue_sizes));
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel) == 0);
     channel_fd = channel[0];
-    config.channel_fd = channel[1];
+    config.fds[GUEST_VIRTIO_CONSOLE] = channel[1];
     devices = devices_new(&config, &e);
     assert(devices != NULL);
     wire_reader_init(&input, data, size);

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "vmm/vmm.h"
+#include "vmm/common/kvm_ioctl.h"
+#include "vmm/machine/machine.h"
 
 #define RESET_PORT    0x64u /* the keyboard controller's command port; it drives the reset line */
 #define RESET_COMMAND 0xfeu
@@ -27,12 +28,12 @@ static void access_port(struct vcpu *v, uint32_t port, uint8_t *data, uint32_t s
         memset(data, 0xff, size);
     if (port - SERIAL_PORT < SERIAL_PORTS) {
         if (is_write)
-            serial_write(&v->vmm->serial, port - SERIAL_PORT, data[0]);
+            serial_write(&v->machine->serial, port - SERIAL_PORT, data[0]);
         else
-            data[0] = serial_read(&v->vmm->serial, port - SERIAL_PORT);
+            data[0] = serial_read(&v->machine->serial, port - SERIAL_PORT);
     } else if (port == RESET_PORT) {
         if (is_write && data[0] == RESET_COMMAND)
-            control_gone(&v->vmm->control, VMM_GONE_SHUTDOWN, 0, "the guest reset itself");
+            control_gone(&v->machine->control, VMM_GONE_SHUTDOWN, 0, "the guest reset itself");
         if (!is_write)
             data[0] = 0; /* never busy */
     }
@@ -47,41 +48,40 @@ static void handle_io(struct vcpu *v)
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
     bool is_write = run->io.direction == KVM_EXIT_IO_OUT;
 
-    assert(run->io.data_offset + (uint64_t)size * count <= v->vmm->kvm.run_bytes);
+    assert(run->io.data_offset + (uint64_t)size * count <= v->machine->kvm.run_bytes);
     for (uint32_t i = 0; i < count; i++, data += size)
         access_port(v, run->io.port, data, size, is_write);
 }
 
-static void ring_doorbell(struct vcpu *v, uint32_t value)
+static enum exit_verdict ring_doorbell(struct vcpu *v, uint32_t value)
 {
-    struct vmm *vmm = v->vmm;
+    struct machine *m = v->machine;
     uint32_t failure = 0;
 
-    switch (doorbell_ring(&vmm->doorbell, value, &failure)) {
+    switch (doorbell_ring(&m->doorbell, value, &failure)) {
     case DOORBELL_ACT_NONE:
-        return;
+        break;
     case DOORBELL_ACT_PARK:
-        vcpu_request_stop(v);
-        loop_wake_to_park(&vmm->loop);
-        return;
+        return EXIT_PARK;
     case DOORBELL_ACT_FIRST:
-        control_report(&vmm->control, VMM_FIRST, 0);
-        return;
+        control_report(&m->control, VMM_FIRST, 0);
+        break;
     case DOORBELL_ACT_READY: {
-        void *page = guest_mem_at(&vmm->mem, GUEST_IDENTITY_GPA, GUEST_PAGE_BYTES);
+        void *page = guest_mem_at(&m->mem, GUEST_IDENTITY_GPA, GUEST_PAGE_BYTES);
 
         assert(page != NULL);
         memset(page, 0, GUEST_PAGE_BYTES);
-        control_report(&vmm->control, VMM_READY, 0);
-        return;
+        control_report(&m->control, VMM_READY, 0);
+        break;
     }
     case DOORBELL_ACT_FAILED:
-        control_gone(&vmm->control, VMM_GONE_FAILED, failure, "the agent gave up, reason %u",
+        control_gone(&m->control, VMM_GONE_FAILED, failure, "the agent gave up, reason %u",
                      failure);
     }
+    return EXIT_GO_ON;
 }
 
-static void handle_mmio(struct vcpu *v)
+static enum exit_verdict handle_mmio(struct vcpu *v)
 {
     struct kvm_run *run = v->run;
     uint64_t gpa = run->mmio.phys_addr;
@@ -90,8 +90,8 @@ static void handle_mmio(struct vcpu *v)
 
     assert(size <= sizeof(run->mmio.data));
     if (gpa >= VIRTIO_FIRST && gpa < VIRTIO_END) {
-        devices_mmio(v->vmm->devices, gpa, run->mmio.data, size, is_write);
-        return;
+        devices_mmio(v->machine->devices, gpa, run->mmio.data, size, is_write);
+        return EXIT_GO_ON;
     }
     if (!is_write) {
         memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
@@ -99,8 +99,9 @@ static void handle_mmio(struct vcpu *v)
         uint32_t value;
 
         memcpy(&value, run->mmio.data, sizeof(value));
-        ring_doorbell(v, value);
+        return ring_doorbell(v, value);
     }
+    return EXIT_GO_ON;
 }
 
 static _Noreturn void internal_error(struct vcpu *v)
@@ -117,28 +118,27 @@ static _Noreturn void internal_error(struct vcpu *v)
         for (size_t i = 0; i < count; i++)
             (void)snprintf(bytes + 3 * i, 4, " %02x", run->emulation_failure.insn_bytes[i]);
     }
-    control_gone(&v->vmm->control, VMM_GONE_KVM, run->exit_reason,
+    control_gone(&v->machine->control, VMM_GONE_KVM, run->exit_reason,
                  "KVM cannot go on with vCPU %u: internal error %u at rip %#llx%s%s", v->index,
                  run->internal.suberror, (unsigned long long)read_rip(v),
                  bytes[0] != '\0' ? ", instruction" : "", bytes);
 }
 
-void exits_handle(struct vcpu *v)
+enum exit_verdict exits_handle(struct vcpu *v)
 {
-    struct control *control = &v->vmm->control;
+    struct control *control = &v->machine->control;
     struct kvm_run *run = v->run;
 
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
         handle_io(v);
-        return;
+        return EXIT_GO_ON;
     case KVM_EXIT_MMIO:
-        handle_mmio(v);
-        return;
+        return handle_mmio(v);
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
-        return;
+        return EXIT_GO_ON;
     case KVM_EXIT_SHUTDOWN:
         control_gone(control, VMM_GONE_SHUTDOWN, run->exit_reason,
                      "the guest shut down (triple fault on vCPU %u at rip %#llx)", v->index,

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vmm/common/kvm_ioctl.h"
 #include "vmm/common/serial.h"
 
 /* Where KVM on Intel keeps pages of its own: inside the MMIO gap, below the local APIC. */
@@ -33,11 +34,6 @@ static const struct {
     {KVM_CAP_IRQFD, "irqfd"},
     {KVM_CAP_IOEVENTFD, "ioeventfd"},
 };
-
-int kvm_ioctl(int fd, unsigned long request, void *arg)
-{
-    return (int)syscall(SYS_ioctl, fd, request, arg);
-}
 
 /* For arguments that are numbers. */
 static int kvm_ioctl_number(int fd, unsigned long request, unsigned long number)

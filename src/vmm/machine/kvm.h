@@ -27,9 +27,6 @@ struct kvm_vm {
     int notify_fds[GUEST_VIRTIO_COUNT]; /* eventfds; readable when a queue was notified */
 };
 
-/* ioctl(2) with the request as the kernel defines it (musl's own takes an int). */
-int kvm_ioctl(int fd, unsigned long request, void *arg);
-
 /* Checks that KVM has what we need, makes the machine, its RAM and its interrupt controllers. */
 int kvm_vm_init(struct kvm_vm *vm, int kvm_fd, const struct guest_mem *mem, struct error *e)
     __attribute__((warn_unused_result));

@@ -7,13 +7,12 @@
 #include <x86intrin.h>
 
 #include "base/fd.h"
+#include "vmm/common/kvm_ioctl.h"
+#include "vmm/machine/machine.h"
 #include "vmm/state/snapshot.h"
-#include "vmm/vmm.h"
 
-int restore_read(struct vmm *vmm, struct snapshot **ret_snapshot, uint8_t **ret_bytes,
-                 struct error *e)
+int restore_read(int fd, struct snapshot **ret_snapshot, uint8_t **ret_bytes, struct error *e)
 {
-    int fd = vmm->fds[VMM_FD_STATE];
     struct stat st;
 
     if (fstat(fd, &st) != 0)
@@ -37,7 +36,7 @@ int restore_read(struct vmm *vmm, struct snapshot **ret_snapshot, uint8_t **ret_
     return 0;
 }
 
-static int load_vcpus(struct vmm *vmm, const struct snapshot *s, struct error *e)
+static int load_vcpus(struct machine *m, const struct snapshot *s, struct error *e)
 {
     struct msr_list *msrs = calloc(1, sizeof(*msrs));
     int result;
@@ -46,7 +45,7 @@ static int load_vcpus(struct vmm *vmm, const struct snapshot *s, struct error *e
         return error_set(e, ERR_INTERNAL, "no memory for the list of MSRs");
     result = msr_list_get(VMM_KVM_FD, msrs, e);
     for (uint32_t i = 0; i < s->vcpus && result == 0; i++) {
-        struct vcpu *v = &vmm->vcpus[i];
+        struct vcpu *v = &m->vcpus[i];
 
         result = vcpu_state_load(v->fd, msrs, &s->vcpu[i], e);
         if (result != 0) {
@@ -62,14 +61,14 @@ static int load_vcpus(struct vmm *vmm, const struct snapshot *s, struct error *e
     return result;
 }
 
-int restore_load(struct vmm *vmm, const struct snapshot *s, struct error *e)
+int restore_load(struct machine *m, const struct snapshot *s, struct error *e)
 {
-    const struct snapshot_place here = {.kind = vmm->kind,
+    const struct snapshot_place here = {.kind = m->kind,
                                         .host = cpuid_host_get(),
-                                        .vcpus = vmm->config.vcpus,
-                                        .mem_mib = vmm->config.mem_mib,
-                                        .tsc_khz = vmm->kvm.tsc_khz,
-                                        .cpuid = &vmm->cpuid};
+                                        .vcpus = m->vcpu_count,
+                                        .mem_mib = m->mem_mib,
+                                        .tsc_khz = m->kvm.tsc_khz,
+                                        .cpuid = &m->cpuid};
     struct wire_reader serial, devices;
 
     if (snapshot_check_place(s, &here, e) != 0)
@@ -77,37 +76,37 @@ int restore_load(struct vmm *vmm, const struct snapshot *s, struct error *e)
     for (uint32_t i = 0; i < SNAPSHOT_IRQCHIPS; i++) {
         struct kvm_irqchip chip = s->irqchips[i];
 
-        if (kvm_ioctl(vmm->kvm.fd, KVM_SET_IRQCHIP, &chip) != 0)
+        if (kvm_ioctl(m->kvm.fd, KVM_SET_IRQCHIP, &chip) != 0)
             return error_errno(e, errno, "KVM refuses the state of an interrupt controller");
     }
-    if (load_vcpus(vmm, s, e) != 0)
+    if (load_vcpus(m, s, e) != 0)
         return -1;
     wire_reader_init(&serial, s->serial, sizeof(s->serial));
-    serial_load(&vmm->serial, &serial);
+    serial_load(&m->serial, &serial);
     wire_reader_init(&devices, s->devices, s->devices_bytes);
-    if (devices_load(vmm->devices, &devices, e) != 0)
+    if (devices_load(m->devices, &devices, e) != 0)
         return error_wrap(e, "devices");
-    vmm->clock_ns = s->clock.clock;
+    m->clock_ns = s->clock.clock;
     return 0;
 }
 
-int restore_start(struct vmm *vmm, const struct identity_page *identity, struct error *e)
+int restore_start(struct machine *m, const struct identity_page *identity, struct error *e)
 {
-    struct kvm_clock_data clock = {.clock = vmm->clock_ns};
-    void *page = guest_mem_at(&vmm->mem, GUEST_IDENTITY_GPA, sizeof(*identity));
+    struct kvm_clock_data clock = {.clock = m->clock_ns};
+    void *page = guest_mem_at(&m->mem, GUEST_IDENTITY_GPA, sizeof(*identity));
 
     if (page == NULL)
         return error_set(e, ERR_INTERNAL, "the guest's memory has no identity page");
     memcpy(page, identity, sizeof(*identity));
     uint64_t host_tsc = __rdtsc();
-    for (uint32_t i = 0; i < vmm->config.vcpus; i++) {
-        const struct vcpu *v = &vmm->vcpus[i];
+    for (uint32_t i = 0; i < m->vcpu_count; i++) {
+        const struct vcpu *v = &m->vcpus[i];
 
-        if (vcpu_time_load(v->fd, &v->time, v->has_lapic ? &v->lapic : NULL, vmm->kind, host_tsc,
-                           vmm->kvm.tsc_khz, e) != 0)
+        if (vcpu_time_load(v->fd, &v->time, v->has_lapic ? &v->lapic : NULL, m->kind, host_tsc,
+                           m->kvm.tsc_khz, e) != 0)
             return -1;
     }
-    if (kvm_ioctl(vmm->kvm.fd, KVM_SET_CLOCK, &clock) != 0)
+    if (kvm_ioctl(m->kvm.fd, KVM_SET_CLOCK, &clock) != 0)
         return error_errno(e, errno, "KVM_SET_CLOCK");
     return 0;
 }

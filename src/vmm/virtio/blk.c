@@ -165,8 +165,12 @@ static uint8_t *status_take(struct virtq_chain *c)
     return (uint8_t *)last->iov_base + last->iov_len;
 }
 
-/* The driver hears of all requests of a pass at once: on a slow guest an interrupt costs more than
- * the wait for the ones behind. */
+/*
+ * The driver hears of all requests of a pass at once: on a slow guest an interrupt costs more than
+ * the wait for the ones behind. While a request is carried out only the chain that was copied out
+ * of the ring is used, and fields of the disk that never change. The driver may give up on the
+ * device meanwhile; what it finds in its ring then does no harm, and nothing further is begun.
+ */
 static void blk_process(struct virtio_device *v)
 {
     struct blk *b = (struct blk *)v;
@@ -174,7 +178,7 @@ static void blk_process(struct virtio_device *v)
     struct request rq;
     bool any = false;
 
-    for (; waiting > 0 && virtio_next(v, 0, &rq.chain); waiting--) {
+    for (; waiting > 0 && virtio_is_running(v) && virtio_next(v, 0, &rq.chain); waiting--) {
         uint8_t *status = status_take(&rq.chain);
 
         if (status == NULL) { /* nowhere to say anything */
@@ -182,7 +186,9 @@ static void blk_process(struct virtio_device *v)
             break;
         }
         rq.written = 0;
+        virtio_unlock(v);
         *status = request_handle(b, &rq);
+        virtio_lock(v);
         if (virtio_complete(v, 0, rq.chain.head, rq.written + 1) < 0)
             break;
         any = true;
@@ -218,7 +224,7 @@ static const struct virtio_ops blk_ops = {
     .load = blk_load,
 };
 
-int blk_init(struct blk *b, int fd, bool writable, struct error *e)
+static int blk_init(struct blk *b, int fd, bool writable, struct error *e)
 {
     off_t bytes = lseek(fd, 0, SEEK_END);
     struct virtio_blk_config config = {
@@ -247,4 +253,14 @@ int blk_init(struct blk *b, int fd, bool writable, struct error *e)
     memcpy(b->v.config, &config, CONFIG_BYTES);
     virtio_init(&b->v, &blk_ops);
     return 0;
+}
+
+int blk_init_root(struct virtio_device *v, int fd, struct error *e)
+{
+    return blk_init((struct blk *)v, fd, false, e);
+}
+
+int blk_init_scratch(struct virtio_device *v, int fd, struct error *e)
+{
+    return blk_init((struct blk *)v, fd, true, e);
 }

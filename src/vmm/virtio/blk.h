@@ -1,7 +1,8 @@
 /*
  * Block device (virtio 1.2, 5.2) over one file or host block device, whose bytes are the disk's:
  * no image format is ever looked for. A request is carried out where it is found, straight between
- * the file and guest memory, and completed before the next is looked at.
+ * the file and guest memory, and completed before the next is looked at. It may take the host as
+ * long as it likes: the thread that serves disks waits for nothing else, and no lock is held.
  *
  *   read-only   IN, GET_ID
  *   writable    also OUT, FLUSH, DISCARD and WRITE_ZEROES (both punch a hole: disks are sparse)
@@ -15,7 +16,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/device.h"
 
 struct blk {
     struct virtio_device v;
@@ -24,7 +25,9 @@ struct blk {
     uint64_t sector_count;
 };
 
-/* `v.name`, `v.mem` and `v.irq_fd` are set by the caller before; the descriptor stays its own. The
- * disk is as large as the file is now. */
-int blk_init(struct blk *b, int fd, bool writable, struct error *e)
+/* A row of devices.c: a read-only disk and a writable one, as large as the file is now. `v` is a
+ * struct blk's. */
+int blk_init_root(struct virtio_device *v, int fd, struct error *e)
+    __attribute__((warn_unused_result));
+int blk_init_scratch(struct virtio_device *v, int fd, struct error *e)
     __attribute__((warn_unused_result));

@@ -1,4 +1,4 @@
-/* System calls: sendmsg, recvmsg. */
+/* System calls: sendmsg, recvmsg; fcntl in console_init only. */
 #include "vmm/virtio/console.h"
 
 #include <errno.h>
@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+
+#include "base/fd.h"
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 #define PORT         1u
@@ -225,8 +227,9 @@ static void console_process(struct virtio_device *v)
         steps[i](c);
 }
 
-uint32_t console_events(struct console *c)
+static uint32_t console_events(struct virtio_device *v)
 {
+    struct console *c = (struct console *)v;
     uint32_t events = 0;
 
     if (c->gone) /* found out while sending: have console_io called, which says so */
@@ -240,15 +243,17 @@ uint32_t console_events(struct console *c)
     return events;
 }
 
-int console_io(struct console *c, uint32_t events)
+static int console_io(struct virtio_device *v, uint32_t events, struct error *e)
 {
+    struct console *c = (struct console *)v;
+
     if ((events & (EPOLLERR | EPOLLHUP)) != 0)
         c->gone = true;
     if (!c->gone && (events & EPOLLIN) != 0 && virtio_is_running(&c->v))
         port_receive(c);
     if (!c->gone && (events & EPOLLOUT) != 0 && virtio_is_running(&c->v))
         port_send(c);
-    return c->gone ? -1 : 0;
+    return c->gone ? error_set(e, ERR_INTERNAL, "the daemon closed the agent channel") : 0;
 }
 
 static void console_reset(struct virtio_device *v)
@@ -290,19 +295,25 @@ static const struct virtio_ops console_ops = {
     .queue_sizes = queue_sizes,
     .queue_count = QUEUE_COUNT,
     .process = console_process,
+    .events = console_events,
+    .io = console_io,
     .reset = console_reset,
     .save = console_save,
     .load = console_load,
 };
 
-void console_init(struct console *c, int fd)
+int console_init(struct virtio_device *v, int fd, struct error *e)
 {
     const struct virtio_console_config config = {.max_nr_ports = PORTS_MAX};
+    struct console *c = (struct console *)v;
 
-    c->fd = fd;
+    if (fd_set_nonblocking(fd, 1) < 0)
+        return error_errno(e, errno, "cannot make the channel non-blocking");
+    c->fd = c->v.poll_fd = fd;
     c->v.features = c->v.features_required = FEATURE(VIRTIO_CONSOLE_F_MULTIPORT);
     /* Up to emerg_wr, which belongs to a feature that is not offered. */
     c->v.config_bytes = offsetof(struct virtio_console_config, emerg_wr);
     memcpy(c->v.config, &config, c->v.config_bytes);
     virtio_init(&c->v, &console_ops);
+    return 0;
 }

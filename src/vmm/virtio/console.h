@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/device.h"
 
 struct console {
     struct virtio_device v;
@@ -33,9 +33,6 @@ struct console {
     uint64_t tx_bytes; /* of the transmit chain at hand, what the socket has taken already */
 };
 
-/* `v.name`, `v.mem` and `v.irq_fd` are set by the caller before; the socket stays its own. */
-void console_init(struct console *c, int fd);
-
-/* See devices_channel_events and devices_channel_io. */
-uint32_t console_events(struct console *c);
-int console_io(struct console *c, uint32_t events) __attribute__((warn_unused_result));
+/* A row of devices.c. `v` is a struct console's; the socket becomes non-blocking. */
+int console_init(struct virtio_device *v, int fd, struct error *e)
+    __attribute__((warn_unused_result));

@@ -1,11 +1,9 @@
-/* System calls: write (the interrupt's eventfd). */
+/* System calls: none but those of device.c. */
 #include "vmm/virtio/mmio.h"
 
-#include <assert.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MMIO_MAGIC   0x74726976u /* "virt" */
 #define MMIO_VERSION 2u
@@ -27,94 +25,6 @@ static const struct status_bit {
 };
 #define STATUS_BITS (sizeof(status_bits) / sizeof(status_bits[0]))
 
-void virtio_init(struct virtio_device *v, const struct virtio_ops *ops)
-{
-    assert(ops->queue_count <= VIRTIO_QUEUES_MAX);
-    assert(v->config_bytes <= VIRTIO_CONFIG_MAX);
-    v->ops = ops;
-    v->features |= FEATURE(VIRTIO_F_VERSION_1);
-    v->features_required |= FEATURE(VIRTIO_F_VERSION_1);
-    for (unsigned i = 0; i < ops->queue_count; i++) {
-        assert(ops->queue_sizes[i] <= VIRTQ_SIZE_MAX);
-        v->queues[i].size_max = ops->queue_sizes[i];
-    }
-    virtio_reset(v);
-}
-
-void virtio_reset(struct virtio_device *v)
-{
-    v->status = 0;
-    v->features_beyond = false;
-    v->driver_features = 0;
-    v->device_features_select = 0;
-    v->driver_features_select = 0;
-    v->queue_select = 0;
-    atomic_store(&v->interrupt_status, 0);
-    for (unsigned i = 0; i < v->ops->queue_count; i++)
-        virtq_reset(&v->queues[i]);
-    if (v->ops->reset != NULL)
-        v->ops->reset(v);
-}
-
-bool virtio_is_running(const struct virtio_device *v)
-{
-    const uint8_t stopped = VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED;
-
-    return (v->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 && (v->status & stopped) == 0;
-}
-
-static void interrupt(struct virtio_device *v, uint32_t why)
-{
-    const uint64_t one = 1;
-
-    /* The bit first: a handler that the write starts must find it. */
-    atomic_fetch_or(&v->interrupt_status, why);
-    /* Fails only where the counter is full, and then the interrupt is on its way already. */
-    ssize_t written = write(v->irq_fd, &one, sizeof(one));
-    (void)written;
-}
-
-void virtio_break(struct virtio_device *v)
-{
-    bool announce = virtio_is_running(v);
-
-    v->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-    if (announce)
-        interrupt(v, VIRTIO_MMIO_INT_CONFIG);
-}
-
-int virtio_complete(struct virtio_device *v, unsigned queue, uint16_t head, uint32_t written)
-{
-    if (virtq_complete(&v->queues[queue], v->mem, head, written) == 0)
-        return 0;
-    virtio_break(v);
-    return -1;
-}
-
-int virtio_next(struct virtio_device *v, unsigned queue, struct virtq_chain *ret_chain)
-{
-    int found = virtq_next(&v->queues[queue], v->mem, ret_chain);
-
-    if (found < 0)
-        virtio_break(v);
-    return found > 0;
-}
-
-unsigned virtio_pending(struct virtio_device *v, unsigned queue)
-{
-    int pending = virtq_pending(&v->queues[queue], v->mem);
-
-    if (pending < 0)
-        virtio_break(v);
-    return pending > 0 ? (unsigned)pending : 0;
-}
-
-void virtio_notify_driver(struct virtio_device *v, unsigned queue)
-{
-    if (virtq_wants_interrupt(&v->queues[queue], v->mem))
-        interrupt(v, VIRTIO_MMIO_INT_VRING);
-}
-
 /* 2.2.2: a driver accepts a subset of what is offered, with all that this device cannot do
  * without. */
 static bool features_are_acceptable(const struct virtio_device *v)
@@ -123,12 +33,23 @@ static bool features_are_acceptable(const struct virtio_device *v)
            (v->driver_features & v->features_required) == v->features_required;
 }
 
+/* From the first step on the thread that serves the device takes no further request; the one that
+ * it is carrying out is waited for. Until then the status reads as before, so that a driver which
+ * looks from elsewhere sees no reset that is not done (2.1.2). */
+static void reset_by_driver(struct virtio_device *v)
+{
+    virtio_lock(v);
+    v->resets++;
+    virtio_unlock(v);
+    virtio_begin(v);
+    v->resets--;
+    virtio_reset(v);
+    virtio_end(v);
+}
+
+/* Not for 0, which resets the device. */
 static void status_write(struct virtio_device *v, uint32_t value)
 {
-    if (value == 0) {
-        virtio_reset(v);
-        return;
-    }
     for (size_t i = 0; i < STATUS_BITS; i++) { /* 2.1.1: a driver must not clear a bit */
         if ((v->status & status_bits[i].bit & ~value) != 0)
             return;
@@ -246,8 +167,9 @@ static void register_write(struct virtio_device *v, uint32_t offset, uint32_t va
         v->queue_select = value;
         break;
     case VIRTIO_MMIO_QUEUE_NOTIFY:
+        /* Not by way of the ioeventfd: whoever serves the device comes all the same. */
         if (value < v->ops->queue_count && virtio_is_running(v))
-            v->ops->process(v);
+            virtio_wake(v);
         break;
     case VIRTIO_MMIO_STATUS:
         status_write(v, value);
@@ -307,8 +229,8 @@ static void config_read(const struct virtio_device *v, uint64_t at, void *data, 
     memcpy(data, v->config + at, size < left ? size : left);
 }
 
-void virtio_mmio_access(struct virtio_device *v, uint64_t offset, void *data, uint32_t size,
-                        bool is_write)
+static void locked_access(struct virtio_device *v, uint64_t offset, void *data, uint32_t size,
+                          bool is_write)
 {
     uint32_t value = 0;
 
@@ -332,8 +254,10 @@ void virtio_mmio_access(struct virtio_device *v, uint64_t offset, void *data, ui
     memcpy(data, &value, sizeof(value));
 }
 
-bool virtio_mmio_interrupt_access(struct virtio_device *v, uint64_t offset, void *data,
-                                  uint32_t size, bool is_write)
+/* InterruptStatus and InterruptACK, the two registers that every interrupt handler touches, need no
+ * lock. Returns false for all others. */
+static bool interrupt_access(struct virtio_device *v, uint64_t offset, void *data, uint32_t size,
+                             bool is_write)
 {
     uint32_t value;
 
@@ -350,6 +274,30 @@ bool virtio_mmio_interrupt_access(struct virtio_device *v, uint64_t offset, void
         return true;
     }
     return false;
+}
+
+static bool is_reset(uint64_t offset, const void *data, uint32_t size, bool is_write)
+{
+    uint32_t value;
+
+    if (!is_write || offset != VIRTIO_MMIO_STATUS || size != sizeof(value))
+        return false;
+    memcpy(&value, data, sizeof(value));
+    return value == 0;
+}
+
+void virtio_mmio_access(struct virtio_device *v, uint64_t offset, void *data, uint32_t size,
+                        bool is_write)
+{
+    if (interrupt_access(v, offset, data, size, is_write))
+        return;
+    if (is_reset(offset, data, size, is_write)) {
+        reset_by_driver(v);
+        return;
+    }
+    virtio_lock(v);
+    locked_access(v, offset, data, size, is_write);
+    virtio_unlock(v);
 }
 
 void virtio_save(const struct virtio_device *v, struct wire_writer *w)
@@ -424,6 +372,6 @@ int virtio_load(struct virtio_device *v, struct wire_reader *r, struct error *e)
     /* The eventfd of the saved machine may not have reached its interrupt controller. One
      * interrupt too many does no harm. */
     if (atomic_load(&v->interrupt_status) != 0)
-        interrupt(v, 0);
+        virtio_interrupt(v, 0);
     return 0;
 }

@@ -48,7 +48,10 @@ static const struct virtio_ops rng_ops = {
     .process = rng_process,
 };
 
-void rng_init(struct rng *r)
+int rng_init(struct virtio_device *v, int fd, struct error *e)
 {
-    virtio_init(&r->v, &rng_ops);
+    (void)fd;
+    (void)e;
+    virtio_init(v, &rng_ops);
+    return 0;
 }

@@ -2,7 +2,7 @@
  * more than RNG_REQUEST_BYTES_MAX, however much is asked for. */
 #pragma once
 
-#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/device.h"
 
 #define RNG_REQUEST_BYTES_MAX 4096u
 
@@ -10,5 +10,5 @@ struct rng {
     struct virtio_device v;
 };
 
-/* `v.name`, `v.mem` and `v.irq_fd` are set by the caller before. */
-void rng_init(struct rng *r);
+/* A row of devices.c. `v` is a struct rng's; there is no descriptor. */
+int rng_init(struct virtio_device *v, int fd, struct error *e) __attribute__((warn_unused_result));

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "vmm/machine/kvm.h"
+#include "vmm/common/kvm_ioctl.h"
 
 #define MSR_TSC             0x10u
 #define MSR_TSC_DEADLINE    0x6e0u

@@ -116,19 +116,19 @@ static void test_port_comes_up(void **state)
     uint16_t head;
 
     (void)state;
-    assert_int_equal(devices_channel_events(vm.devices), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
     assert_false(driver_take(&queues[CONTROL_RX], &head, &used)); /* nothing unasked */
     (void)driver_interrupts(&vm, SLOT);
     open_port();
     assert_true(driver_interrupts(&vm, SLOT) > 0);
     assert_false(driver_take(&queues[CONTROL_RX], &head, &used));
-    assert_int_equal(devices_channel_events(vm.devices), 0); /* no receive buffers yet */
+    assert_int_equal(driver_channel_events(&vm), 0); /* no receive buffers yet */
     add_rx(2);
-    assert_int_equal(devices_channel_events(vm.devices), EPOLLIN);
+    assert_int_equal(driver_channel_events(&vm), EPOLLIN);
     control(1, VIRTIO_CONSOLE_PORT_OPEN, 0); /* Linux would discard what we sent now */
-    assert_int_equal(devices_channel_events(vm.devices), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
     control(1, VIRTIO_CONSOLE_PORT_OPEN, 1);
-    assert_int_equal(devices_channel_events(vm.devices), EPOLLIN);
+    assert_int_equal(driver_channel_events(&vm), EPOLLIN);
 }
 
 static void test_odd_control_messages(void **state)
@@ -155,7 +155,7 @@ static void test_odd_control_messages(void **state)
     assert_true(driver_take(&queues[CONTROL_TX], &head, &used));
     assert_int_equal(used, 0);
     assert_false(driver_needs_reset(&vm, SLOT));
-    assert_int_equal(devices_channel_events(vm.devices), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
 }
 
 /* With no buffer for it a message waits; a buffer too small for it comes back empty. */
@@ -198,7 +198,7 @@ static void test_to_the_guest(void **state)
     add_rx(2);
     assert_int_equal(write(vm.channel_fd, data, sizeof(data)), sizeof(data));
     (void)driver_interrupts(&vm, SLOT);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), 0);
     assert_int_equal(driver_interrupts(&vm, SLOT), 1);
     for (unsigned i = 0; i < 2; i++) {
         assert_true(driver_take(&queues[RX], &head, &used));
@@ -206,17 +206,17 @@ static void test_to_the_guest(void **state)
         assert_memory_equal(driver_at(&vm, RX_GPA(i)), data + 4096 * i, 4096);
     }
     /* Both buffers are used up: the socket keeps the rest, and is not polled. */
-    assert_int_equal(devices_channel_events(vm.devices), 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), 0);
     add_rx(2);
-    assert_int_equal(devices_channel_events(vm.devices), EPOLLIN);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), 0);
+    assert_int_equal(driver_channel_events(&vm), EPOLLIN);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), 0);
     assert_true(driver_take(&queues[RX], &head, &used));
     assert_int_equal(used, 10000 - 8192);
     assert_memory_equal(driver_at(&vm, RX_GPA(0)), data + 8192, used);
     assert_false(driver_take(&queues[RX], &head, &used));
-    assert_int_equal(devices_channel_events(vm.devices), EPOLLIN);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), 0); /* for nothing */
+    assert_int_equal(driver_channel_events(&vm), EPOLLIN);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), 0); /* for nothing */
     /* A buffer in two parts; one that cannot be written comes back empty. */
     driver_negotiate(&vm, SLOT);
     start();
@@ -226,7 +226,7 @@ static void test_to_the_guest(void **state)
     (void)driver_add(&queues[RX], parts, 2);
     driver_kick(&queues[RX]);
     assert_int_equal(write(vm.channel_fd, "abcdefgh", 8), 8);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), 0);
     assert_true(driver_take(&queues[RX], &head, &used));
     assert_int_equal(used, 0);
     assert_true(driver_take(&queues[RX], &head, &used));
@@ -256,7 +256,7 @@ static void test_to_the_host(void **state)
     assert_int_equal(driver_interrupts(&vm, SLOT), 1);
     assert_int_equal(read(vm.channel_fd, data, sizeof(data)), 11);
     assert_memory_equal(data, "hello world", 11);
-    assert_int_equal(devices_channel_events(vm.devices), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
     /* To the port that does not exist: answered, and nowhere else to be seen. */
     (void)driver_add(&queues[PORT0_TX], &(struct driver_buffer){TX_GPA, 5, false}, 1);
     driver_kick(&queues[PORT0_TX]);
@@ -282,7 +282,7 @@ static void stream_out(size_t step, bool restore)
         (void)driver_add(&queues[TX],
                          &(struct driver_buffer){TX_GPA + i * chain_bytes, chain_bytes, false}, 1);
     driver_kick(&queues[TX]);
-    assert_int_equal(devices_channel_events(vm.devices) & EPOLLOUT, EPOLLOUT);
+    assert_int_equal(driver_channel_events(&vm) & EPOLLOUT, EPOLLOUT);
     while (seen_bytes < chain_bytes * chains) {
         ssize_t n = read(vm.channel_fd, data, step);
 
@@ -291,8 +291,8 @@ static void stream_out(size_t step, bool restore)
         seen_bytes += (size_t)n;
         if (restore)
             driver_vm_restore(&vm);
-        if (devices_channel_events(vm.devices) & EPOLLOUT)
-            assert_int_equal(devices_channel_io(vm.devices, EPOLLOUT), 0);
+        if (driver_channel_events(&vm) & EPOLLOUT)
+            assert_int_equal(driver_channel_io(&vm, EPOLLOUT), 0);
         while (driver_take(&queues[TX], &head, &used))
             completed++;
         sent_bytes = (size_t)completed * chain_bytes;
@@ -300,7 +300,7 @@ static void stream_out(size_t step, bool restore)
     }
     assert_int_equal(completed, chains);
     assert_int_equal(read(vm.channel_fd, data, 1), -1);
-    assert_int_equal(devices_channel_events(vm.devices) & EPOLLOUT, 0);
+    assert_int_equal(driver_channel_events(&vm) & EPOLLOUT, 0);
 }
 
 static void test_back_pressure_out(void **state)
@@ -325,16 +325,16 @@ static void test_chain_rewritten_meanwhile(void **state)
     assert_false(driver_take(&queues[TX], &head, &used));
     driver_set_desc(&queues[TX], 0, TX_GPA, 1, 0, 0); /* shorter than what is out already */
     assert_true(read(vm.channel_fd, data, sizeof(data)) > 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLOUT), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLOUT), 0);
     assert_true(driver_take(&queues[TX], &head, &used));
     assert_int_equal(read(vm.channel_fd, data, sizeof(data)), -1);
     send_chain(2u << 20);
     driver_set_desc(&queues[TX], 1, DRIVER_RAM_BYTES, 1, 0, 0); /* and not RAM at all */
     assert_true(read(vm.channel_fd, data, sizeof(data)) > 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLOUT), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLOUT), 0);
     assert_true(driver_needs_reset(&vm, SLOT));
-    assert_int_equal(devices_channel_events(vm.devices), 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN | EPOLLOUT), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN | EPOLLOUT), 0);
 }
 
 static void test_reset_in_flight(void **state)
@@ -347,10 +347,10 @@ static void test_reset_in_flight(void **state)
     open_port();
     add_rx(4);
     send_chain(2u << 20);
-    assert_int_equal(devices_channel_events(vm.devices), EPOLLIN | EPOLLOUT);
+    assert_int_equal(driver_channel_events(&vm), EPOLLIN | EPOLLOUT);
     driver_write(&vm, SLOT, VIRTIO_MMIO_STATUS, 0);
-    assert_int_equal(devices_channel_events(vm.devices), 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN | EPOLLOUT), 0);
+    assert_int_equal(driver_channel_events(&vm), 0);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN | EPOLLOUT), 0);
     devices_notify(vm.devices, SLOT);
     (void)!read(vm.channel_fd, data, sizeof(data));
     start();
@@ -375,9 +375,9 @@ static void test_host_closes(void **state)
     vm.channel_fd = -1;
     send_chain(5);
     assert_false(driver_take(&queues[TX], &head, &used));
-    assert_true(devices_channel_events(vm.devices) != 0); /* so that it is called ... */
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLOUT), -1);
-    assert_int_equal(devices_channel_io(vm.devices, 0), -1);
+    assert_true(driver_channel_events(&vm) != 0); /* so that it is called ... */
+    assert_int_equal(driver_channel_io(&vm, EPOLLOUT), -1);
+    assert_int_equal(driver_channel_io(&vm, 0), -1);
 }
 
 static void test_host_half_closes(void **state)
@@ -386,13 +386,13 @@ static void test_host_half_closes(void **state)
     open_port();
     add_rx(1);
     assert_int_equal(shutdown(vm.channel_fd, SHUT_WR), 0);
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLIN), -1);
+    assert_int_equal(driver_channel_io(&vm, EPOLLIN), -1);
 }
 
 static void test_host_closes_unread(void **state)
 {
     (void)state; /* no queue of the guest's is set up: the poll's own news must do */
-    assert_int_equal(devices_channel_io(vm.devices, EPOLLHUP), -1);
+    assert_int_equal(driver_channel_io(&vm, EPOLLHUP), -1);
 }
 
 int main(void)

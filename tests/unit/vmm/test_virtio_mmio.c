@@ -284,8 +284,11 @@ static void test_queues_that_are_not_there(void **state)
     driver_start(*state, 0);
     for (size_t i = 0; i < sizeof(selectors) / sizeof(selectors[0]); i++)
         driver_write(*state, 0, VIRTIO_MMIO_QUEUE_NOTIFY, selectors[i]);
+    assert_false(driver_notified(*state, 0));
     for (unsigned i = 0; i < 10000; i++) /* a storm; the queue was never set up */
         driver_write(*state, 0, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    assert_true(driver_notified(*state, 0));
+    devices_notify(((struct driver_vm *)*state)->devices, 0);
     assert_false(driver_needs_reset(*state, 0));
 }
 
@@ -300,7 +303,11 @@ static void test_interrupt_registers(void **state)
     driver_queue_init(&q, vm, 3, 0, 8);
     driver_start(vm, 3);
     (void)driver_add(&q, &(struct driver_buffer){DRIVER_DATA_GPA, 32, true}, 1);
-    driver_write(vm, 3, VIRTIO_MMIO_QUEUE_NOTIFY, 0); /* counts as devices_notify does */
+    driver_write(vm, 3, VIRTIO_MMIO_QUEUE_NOTIFY,
+                 0); /* tells who serves, and serves nothing itself */
+    assert_false(driver_take(&q, &head, &bytes));
+    assert_true(driver_notified(vm, 3));
+    driver_kick(&q);
     assert_true(driver_take(&q, &head, &bytes));
     assert_int_equal(driver_interrupts(vm, 3), 1);
     assert_int_equal(driver_read(vm, 3, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);

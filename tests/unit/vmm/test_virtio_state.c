@@ -133,8 +133,8 @@ static void work_all(void)
     for (unsigned i = 0; i < 3; i++) {
         for (unsigned slot = 0; slot < GUEST_VIRTIO_COUNT; slot++)
             devices_notify(vm.devices, slot);
-        uint32_t events = devices_channel_events(vm.devices);
-        (void)!devices_channel_io(vm.devices, events);
+        uint32_t events = driver_channel_events(&vm);
+        (void)!driver_channel_io(&vm, events);
     }
 }
 

@@ -47,13 +47,16 @@ void driver_vm_init(struct driver_vm *vm)
     assert_int_equal(fcntl(vm->channel_fd, F_SETFL, O_NONBLOCK), 0);
     vm->config = (struct devices_config){
         .mem = &vm->mem,
-        .root_fd = vm->root_fd,
-        .scratch_fd = vm->scratch_fd,
-        .channel_fd = channel[1],
+        .fds = {[GUEST_VIRTIO_ROOT] = vm->root_fd,
+                [GUEST_VIRTIO_SCRATCH] = vm->scratch_fd,
+                [GUEST_VIRTIO_CONSOLE] = channel[1],
+                [GUEST_VIRTIO_RNG] = -1},
     };
     for (unsigned i = 0; i < GUEST_VIRTIO_COUNT; i++) {
         vm->config.irq_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         assert_true(vm->config.irq_fds[i] >= 0);
+        vm->config.notify_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        assert_true(vm->config.notify_fds[i] >= 0);
     }
     vm->devices = devices_new(&vm->config, &e);
     assert_non_null(vm->devices);
@@ -62,11 +65,13 @@ void driver_vm_init(struct driver_vm *vm)
 void driver_vm_fini(struct driver_vm *vm)
 {
     devices_free(vm->devices);
-    for (unsigned i = 0; i < GUEST_VIRTIO_COUNT; i++)
+    for (unsigned i = 0; i < GUEST_VIRTIO_COUNT; i++) {
         (void)close(vm->config.irq_fds[i]);
+        (void)close(vm->config.notify_fds[i]);
+    }
     (void)close(vm->root_fd);
     (void)close(vm->scratch_fd);
-    (void)close(vm->config.channel_fd);
+    (void)close(vm->config.fds[GUEST_VIRTIO_CONSOLE]);
     if (vm->channel_fd >= 0)
         (void)close(vm->channel_fd);
     (void)munmap(vm->map, DRIVER_RAM_BYTES + 2 * GUARD_BYTES);
@@ -107,6 +112,13 @@ uint32_t driver_read(struct driver_vm *vm, unsigned slot, uint32_t offset)
 void driver_write(struct driver_vm *vm, unsigned slot, uint32_t offset, uint32_t value)
 {
     devices_mmio(vm->devices, GUEST_VIRTIO_GPA(slot) + offset, &value, sizeof(value), true);
+}
+
+bool driver_notified(struct driver_vm *vm, unsigned slot)
+{
+    uint64_t count;
+
+    return read(vm->config.notify_fds[slot], &count, sizeof(count)) == sizeof(count);
 }
 
 unsigned driver_interrupts(struct driver_vm *vm, unsigned slot)
@@ -210,6 +222,20 @@ bool driver_take(struct driver_queue *q, uint16_t *ret_head, uint32_t *ret_bytes
     *ret_bytes = used->ring[q->used % q->size].len;
     q->used++;
     return true;
+}
+
+uint32_t driver_channel_events(struct driver_vm *vm)
+{
+    return devices_events(vm->devices, GUEST_VIRTIO_CONSOLE);
+}
+
+int driver_channel_io(struct driver_vm *vm, uint32_t events)
+{
+    struct error e = ERROR_INIT;
+    int result = devices_io(vm->devices, GUEST_VIRTIO_CONSOLE, events, &e);
+
+    assert_int_equal(e.code, result < 0 ? ERR_INTERNAL : ERR_NONE);
+    return result;
 }
 
 void driver_set_desc(struct driver_queue *q, unsigned i, uint64_t gpa, uint32_t bytes,

@@ -58,6 +58,8 @@ void driver_vm_restore(struct driver_vm *vm);
 void *driver_at(struct driver_vm *vm, uint64_t gpa); /* host address, for pokes */
 uint32_t driver_read(struct driver_vm *vm, unsigned slot, uint32_t offset);
 void driver_write(struct driver_vm *vm, unsigned slot, uint32_t offset, uint32_t value);
+/* Whether QueueNotify was written since the last call, and did not come by driver_kick. */
+bool driver_notified(struct driver_vm *vm, unsigned slot);
 unsigned driver_interrupts(struct driver_vm *vm, unsigned slot); /* since the last call */
 
 /* The steps of 3.1.1: up to FEATURES_OK with all that is offered, a queue, DRIVER_OK. */
@@ -72,6 +74,10 @@ uint16_t driver_add(struct driver_queue *q, const struct driver_buffer *buffers,
 void driver_kick(struct driver_queue *q);
 /* Takes one completion; false when there is none. */
 bool driver_take(struct driver_queue *q, uint16_t *ret_head, uint32_t *ret_bytes);
+
+/* What the loop does with the console's descriptor. */
+uint32_t driver_channel_events(struct driver_vm *vm);
+int driver_channel_io(struct driver_vm *vm, uint32_t events);
 
 /* Raw access to the rings, to break them. */
 void driver_set_desc(struct driver_queue *q, unsigned i, uint64_t gpa, uint32_t bytes,
