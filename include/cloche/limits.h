@@ -78,6 +78,7 @@
 #define HTTP_INPUT_BYTES_MAX   (64 * KIB)  /* received and not yet handled, of one connection */
 #define HTTP_DRAIN_BYTES_MAX   (64 * KIB)  /* unread rest of a body skipped to keep a connection */
 #define HTTP_REPLY_QUEUE_MAX   (1 * MIB)   /* bytes of a streamed reply not yet taken */
+#define HTTP_REPLY_QUEUE_HIGH  (128 * KIB) /* above it handlers wait */
 #define HTTP_REPLY_QUEUE_LOW   (64 * KIB)  /* below it the handler is asked for more */
 #define HTTP_BODIES_BYTES_MAX  (256 * MIB) /* bodies read whole, of all connections together */
 #define HTTP_REPLIES_BYTES_MAX (768 * MIB) /* what is gathered for replies, of all together */
@@ -119,6 +120,8 @@ _Static_assert(PROCESS_RING_BYTES_MIN >= 4 * CHANNEL_WINDOW_BYTES,
 _Static_assert(PROCESSES_BYTES_MAX >=
                    SANDBOX_COUNT_MAX * (PROCESS_RING_BYTES_MIN + PROCESS_RING_BYTES_MIN / 8),
                "every sandbox can have a session, or a terminal");
+_Static_assert(HTTP_REPLY_QUEUE_HIGH > HTTP_REPLY_QUEUE_LOW,
+               "a handler that waits is asked for more");
 _Static_assert(CHANNEL_WINDOW_BYTES >= 2 * CHANNEL_PAYLOAD_MAX,
                "a full frame must always fit twice");
 _Static_assert(IDEMPOTENCY_ENTRIES_MAX >= 2 * HTTP_CONNECTIONS_MAX,

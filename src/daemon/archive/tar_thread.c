@@ -13,8 +13,6 @@
 #include "cloche/limits.h"
 #include "daemon/archive/tar_work.h"
 
-#define READ_BYTES (64 * KIB)
-
 struct tar_thread {
     uv_thread_t thread;
     uv_poll_t poll;
@@ -108,7 +106,7 @@ static void watch(struct tar_thread *t)
 
 static void read_some(struct tar_thread *t)
 {
-    uint8_t bytes[READ_BYTES];
+    uint8_t bytes[TAR_THREAD_PIECE_MAX];
     ssize_t n = recv(t->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 
     if (n > 0) {

@@ -11,6 +11,9 @@
 #include <uv.h>
 
 #include "base/error.h"
+#include "cloche/limits.h"
+
+#define TAR_THREAD_PIECE_MAX (64 * KIB) /* of on_data */
 
 enum tar_direction {
     TAR_UNPACK, /* an archive in, entries out */
