@@ -6,9 +6,13 @@
 #include "base/base64.h"
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/api.h"
 #include "daemon/api/files/file_call.h"
+#include "daemon/api/files/file_path.h"
 #include "daemon/api/files/handlers.h"
+#include "daemon/link/agent_message.h"
 #include "daemon/link/file_mode.h"
+#include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
 #include "json/json.h"
 #include "json/json_write.h"
@@ -95,6 +99,13 @@ static const struct kind kinds[] = {
      .status = 201},
 };
 
+struct change_call {
+    struct file_call call;
+    const struct kind *kind;
+    char other[CHANNEL_PATH_MAX]; /* where the kind has an other_name */
+    uint32_t mode;
+};
+
 static const struct kind *kind_of(enum channel_change change)
 {
     const struct kind *k = kinds;
@@ -141,7 +152,7 @@ static int take_path(const struct path_fields *f, const char *name, bool is_free
     if (decode_path(f, name, path, &size, e) != 0)
         return -1;
     if (!is_free)
-        return file_call_take_path(path, size, ret_path, e) == 0 ? 0 : error_wrap(e, "%s", name);
+        return file_path_take(path, size, ret_path, e) == 0 ? 0 : error_wrap(e, "%s", name);
     if (size == 0 || memchr(path, '\0', size) != NULL)
         return error_set(e, ERR_INVALID_FIELD, "%s is empty, or holds a NUL byte", name);
     memcpy(ret_path, path, size + 1);
@@ -153,18 +164,19 @@ static int take_path(const struct path_fields *f, const char *name, bool is_free
 
 static void on_changed(struct file_call *c, uint32_t flags)
 {
-    const struct kind *k = c->detail;
+    const struct change_call *change = (const void *)c;
+    const struct kind *k = change->kind;
     bool has_existed = k->change == CHANNEL_CHANGE_MKDIR && (flags & CHANNEL_END_EXISTED) != 0;
     struct buffer body = BUFFER_INIT(REPLY_MAX);
     struct json_writer w;
     char mode[8];
 
-    (void)snprintf(mode, sizeof(mode), "%04o", c->number & 07777);
+    (void)snprintf(mode, sizeof(mode), "%04o", change->mode & 07777);
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
     json_put_bytes(&w, k->path_name, c->path, strlen(c->path));
     if (k->other_name != NULL)
-        json_put_bytes(&w, k->other_name, c->other, strlen(c->other));
+        json_put_bytes(&w, k->other_name, change->other, strlen(change->other));
     if (k->change == CHANNEL_CHANGE_CHMOD)
         json_put_text(&w, "mode", mode);
     if (k->change == CHANNEL_CHANGE_MKDIR)
@@ -173,57 +185,70 @@ static void on_changed(struct file_call *c, uint32_t flags)
     exchange_reply_written(c->exchange, has_existed ? 200 : k->status, &w);
 }
 
-static int start_change(struct file_call *c, const struct kind *k, const void *data, size_t size,
-                        struct error *e)
+static int send_change(struct file_call *c, struct agent_link *link, const char *verb,
+                       const struct agent_change *change,
+                       void (*on_done)(struct file_call *c, uint32_t flags), struct error *e)
 {
-    struct change_fields f = {.parents = true};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
+    int rc = agent_request_change(&request, change, e);
+
+    if (rc == 0)
+        rc = file_call_start(c, link, CHANNEL_OP_CHANGE, verb, &request, on_done, e);
+    buffer_fini(&request);
+    return rc;
+}
+
+static int start_change(struct change_call *c, const void *data, size_t size, struct error *e)
+{
+    struct exchange *x = c->call.exchange;
+    const struct kind *k = c->kind;
+    struct change_fields f = {.parents = true};
     JSON_AUTO cJSON *tree = NULL;
 
     if (json_parse_object(data, size, &tree, e) != 0 ||
         json_read(tree, "", k->fields, k->field_count, &f, e) != 0 ||
-        take_path(&f.path, k->path_name, false, c->path, e) != 0)
+        take_path(&f.path, k->path_name, false, c->call.path, e) != 0)
         return -1;
     if (k->other_name != NULL &&
         take_path(&f.other, k->other_name, k->is_other_free, c->other, e) != 0)
         return -1;
-    c->number = k->mode;
-    if (f.mode != NULL && file_mode_parse(f.mode, &c->number, e) != 0)
+    c->mode = k->mode;
+    if (f.mode != NULL && file_mode_parse(f.mode, &c->mode, e) != 0)
+        return -1;
+    struct sandbox *s = api_sandbox(x, e);
+    if (s == NULL)
         return -1;
     const struct agent_change change = {
         .change = k->change,
         .flags = (k->change == CHANNEL_CHANGE_MKDIR && f.parents ? CHANNEL_CHANGE_PARENTS : 0) |
                  (f.overwrite ? CHANNEL_CHANGE_OVERWRITE : 0),
-        .mode = c->number,
-        .path = c->path,
+        .mode = c->mode,
+        .path = c->call.path,
         .other = c->other};
-    int rc = agent_request_change(&request, &change, e);
-    if (rc == 0)
-        rc = file_call_start(c, CHANNEL_OP_CHANGE, k->verb, &request, on_changed, e);
-    buffer_fini(&request);
-    return rc;
+    return send_change(&c->call, sandbox_agent(s), k->verb, &change, on_changed, e);
 }
 
 static void on_body(struct exchange *x, const void *data, size_t size)
 {
-    struct file_call *c = exchange_user(x);
     struct error e = ERROR_INIT;
 
-    if (start_change(c, c->detail, data, size, &e) != 0)
+    if (start_change(exchange_user(x), data, size, &e) != 0)
         exchange_reply_error(x, &e);
 }
 
 static void change(struct exchange *x, enum channel_change which)
 {
     static const char *const no_query[] = {NULL};
+    struct change_call *c = NULL;
     struct error e = ERROR_INIT;
-    struct file_call *c = exchange_check_query(x, no_query, &e) == 0 ? file_call_new(x, &e) : NULL;
 
+    if (exchange_check_query(x, no_query, &e) == 0 && api_sandbox(x, &e) != NULL)
+        c = file_call_new(x, sizeof(*c), "", &e);
     if (c == NULL) {
         exchange_reply_error(x, &e);
         return;
     }
-    c->detail = kind_of(which);
+    c->kind = kind_of(which);
     exchange_read_whole(x, BODY_MAX, on_body);
 }
 
@@ -256,34 +281,26 @@ static void on_removed(struct file_call *c, uint32_t flags)
     exchange_reply_empty(c->exchange);
 }
 
-static int start_remove(struct exchange *x, struct error *e)
+static int start_remove(struct exchange *x, struct agent_link *link, const char *path,
+                        struct error *e)
 {
-    static const char *const query[] = {"path", "recursive", NULL};
-    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    const char *path = NULL;
     bool is_tree = false;
+    struct file_call *c = NULL;
 
-    if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
-        exchange_query_bool(x, "recursive", &is_tree, e) != 0)
+    if (exchange_query_bool(x, "recursive", &is_tree, e) != 0 ||
+        (c = file_call_new(x, sizeof(*c), path, e)) == NULL)
         return -1;
-    struct file_call *c = file_call_new(x, e);
-    if (c == NULL || file_call_take_path(path, strlen(path), c->path, e) != 0)
-        return -1;
-    const struct agent_change remove = {.change = CHANNEL_CHANGE_REMOVE,
+    const struct agent_change change = {.change = CHANNEL_CHANGE_REMOVE,
                                         .flags = is_tree ? CHANNEL_CHANGE_TREE : 0,
-                                        .path = c->path,
+                                        .path = path,
                                         .other = ""};
-    int rc = agent_request_change(&request, &remove, e);
-    if (rc == 0)
-        rc = file_call_start(c, CHANNEL_OP_CHANGE, "remove", &request, on_removed, e);
-    buffer_fini(&request);
-    return rc;
+    return send_change(c, link, "remove", &change, on_removed, e);
 }
 
 void api_file_delete(struct exchange *x)
 {
-    struct error e = ERROR_INIT;
+    static const char *const query[] = {"path", "recursive", NULL};
+    static const struct file_path_call call = {.query = query, .start = start_remove};
 
-    if (start_remove(x, &e) != 0)
-        exchange_reply_error(x, &e);
+    file_path_begin(x, &call);
 }

@@ -4,7 +4,9 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api/files/file_call.h"
+#include "daemon/api/files/file_path.h"
 #include "daemon/api/files/handlers.h"
+#include "daemon/link/agent_message.h"
 #include "daemon/link/file_record.h"
 #include "daemon/server/exchange.h"
 #include "json/json_write.h"
@@ -12,28 +14,30 @@
 /* A byte of a name may become six in JSON, and each record brings its members' names. */
 #define REPLY_BYTES_MAX (6 * FILE_RECORDS_BYTES_MAX + FILE_SEARCH_LIMIT_MAX * 256u)
 
-/* The call with its path; NULL where the error has been replied. */
-static struct file_call *begin(struct exchange *x, const char *const *query)
-{
-    struct error e = ERROR_INIT;
-    struct file_call *c = NULL;
-    const char *path = NULL;
+struct list_call {
+    struct file_call call;
+    uint32_t limit;
+    char after[FILE_NAME_BYTES];
+};
 
-    if (exchange_check_query(x, query, &e) == 0 && file_call_query_path(x, &path, &e) == 0)
-        c = file_call_new(x, &e);
-    if (c != NULL && file_call_take_path(path, strlen(path), c->path, &e) == 0)
-        return c;
-    exchange_reply_error(x, &e);
-    return NULL;
-}
+struct search_call {
+    struct file_call call;
+    uint32_t limit;
+    char pattern[FILE_PATTERN_MAX];
+};
 
-static void start(struct file_call *c, enum channel_op op, const char *verb, int request_result,
-                  struct buffer *request, void (*on_done)(struct file_call *c, uint32_t flags),
-                  struct error *e)
+/* A query parameter of less than `size_max` bytes; "" where it is absent. */
+static int take_text(const struct exchange *x, const char *name, char *ret_text, size_t size_max,
+                     struct error *e)
 {
-    if (request_result != 0 || file_call_start(c, op, verb, request, on_done, e) != 0)
-        exchange_reply_error(c->exchange, e);
-    buffer_fini(request);
+    const char *text = exchange_query(x, name);
+    size_t size = text != NULL ? strlen(text) : 0;
+
+    if (size >= size_max)
+        return error_set(e, ERR_INVALID_FIELD, "%s is longer than %zu bytes", name, size_max - 1);
+    if (size > 0)
+        memcpy(ret_text, text, size + 1);
+    return 0;
 }
 
 /* --- stat ---------------------------------------------------------------------------------------
@@ -65,51 +69,82 @@ static void on_stat_done(struct file_call *c, uint32_t flags)
     exchange_reply_written(c->exchange, 200, &w);
 }
 
+static int start_stat(struct exchange *x, struct agent_link *link, const char *path,
+                      struct error *e)
+{
+    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
+    bool is_followed = false;
+    struct file_call *c = NULL;
+    int rc = exchange_query_bool(x, "follow", &is_followed, e);
+
+    if (rc != 0 || (c = file_call_new(x, sizeof(*c), path, e)) == NULL)
+        return -1;
+    rc = agent_request_stat(&request, is_followed ? CHANNEL_STAT_FOLLOW : 0, path, e);
+    if (rc == 0)
+        rc = file_call_start(c, link, CHANNEL_OP_STAT, "look at", &request, on_stat_done, e);
+    buffer_fini(&request);
+    return rc;
+}
+
 void api_file_stat(struct exchange *x)
 {
     static const char *const query[] = {"path", "follow", NULL};
-    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    struct error e = ERROR_INIT;
-    bool is_followed = false;
-    struct file_call *c = begin(x, query);
+    static const struct file_path_call call = {.query = query, .start = start_stat};
 
-    if (c == NULL)
-        return;
-    int rc = exchange_query_bool(x, "follow", &is_followed, &e);
-    if (rc == 0)
-        rc = agent_request_stat(&request, is_followed ? CHANNEL_STAT_FOLLOW : 0, c->path, &e);
-    start(c, CHANNEL_OP_STAT, "look at", rc, &request, on_stat_done, &e);
+    file_path_begin(x, &call);
 }
 
 /* --- list and search ----------------------------------------------------------------------------
  */
 
+/* What of a reply with entries differs between the two. */
+struct entries {
+    enum file_names names;
+    const char *key;   /* of an entry's name */
+    const char *after; /* what the first entry's name stands behind */
+    uint32_t limit;
+};
+
 /* Writes "entries"; -1 where the guest's records are none, or more than were asked for. */
-static int put_entries(struct file_call *c, enum file_names names, const char *key,
+static int put_entries(const struct file_call *c, const struct entries *of,
                        struct file_record *ret_last, struct json_writer *w, struct error *e)
 {
     struct file_records records;
     uint32_t count = 0;
     int result;
 
-    file_records_init(&records, buffer_bytes(&c->records), c->records.size, names,
-                      names == FILE_NAMES_ENTRY ? c->other : "");
+    file_records_init(&records, buffer_bytes(&c->records), c->records.size, of->names, of->after);
     json_begin_array(w, "entries");
     while ((result = file_records_next(&records, ret_last, e)) == 1) {
-        if (++count > c->number)
+        if (++count > of->limit)
             return error_set(e, ERR_BAD_REQUEST, "more files than were asked for");
         json_begin_object(w, NULL);
-        file_record_put(ret_last, key, NULL, w);
+        file_record_put(ret_last, of->key, NULL, w);
         json_end_object(w);
     }
     json_end_array(w);
     return result;
 }
 
-static void reply_entries(struct file_call *c, uint32_t flags, enum file_names names)
+/* Ends the reply's object and sends it. */
+static void reply_entries(struct file_call *c, struct json_writer *w)
 {
+    struct error e = ERROR_INIT;
+
+    json_end_object(w);
+    if (exchange_hold(c->exchange, w->out->size, &e) == 0) {
+        exchange_reply_written(c->exchange, 200, w);
+        return;
+    }
+    buffer_fini(w->out);
+    exchange_reply_error(c->exchange, &e);
+}
+
+static void on_list_done(struct file_call *c, uint32_t flags)
+{
+    const struct list_call *list = (const void *)c;
+    const struct entries of = {FILE_NAMES_ENTRY, "name", list->after, list->limit};
     struct buffer body = BUFFER_INIT(REPLY_BYTES_MAX);
-    bool is_list = names == FILE_NAMES_ENTRY;
     bool is_more = (flags & CHANNEL_END_MORE) != 0;
     struct file_record last = {0};
     struct error e = ERROR_INIT;
@@ -118,70 +153,70 @@ static void reply_entries(struct file_call *c, uint32_t flags, enum file_names n
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
     json_put_bytes(&w, "path", c->path, strlen(c->path));
-    if (!is_list)
-        json_put_bytes(&w, "pattern", c->other, strlen(c->other));
-    int result = put_entries(c, names, is_list ? "name" : "path", &last, &w, &e);
-    if (result == 0 && is_list && is_more && last.name == NULL)
+    int result = put_entries(c, &of, &last, &w, &e);
+    if (result == 0 && is_more && last.name == NULL)
         result = error_set(&e, ERR_BAD_REQUEST, "a page without entries that is not the last");
     if (result != 0) {
         buffer_fini(&body);
         file_call_accuse(c, &e);
         return;
     }
-    if (!is_list)
-        json_put_bool(&w, "truncated", is_more);
-    else if (is_more)
+    if (is_more)
         json_put_bytes(&w, "next", last.name, last.name_size);
     else
         json_put_null(&w, "next");
-    json_end_object(&w);
-    if (exchange_hold(c->exchange, body.size, &e) == 0) {
-        exchange_reply_written(c->exchange, 200, &w);
-        return;
-    }
-    buffer_fini(&body);
-    exchange_reply_error(c->exchange, &e);
+    reply_entries(c, &w);
 }
 
-static void on_list_done(struct file_call *c, uint32_t flags)
+static int start_list(struct exchange *x, struct agent_link *link, const char *path,
+                      struct error *e)
 {
-    reply_entries(c, flags, FILE_NAMES_ENTRY);
-}
+    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
+    struct list_call *list = file_call_new(x, sizeof(*list), path, e);
 
-static void on_search_done(struct file_call *c, uint32_t flags)
-{
-    reply_entries(c, flags, FILE_NAMES_PATH);
-}
-
-/* A query parameter of less than `size_max` bytes into c->other; "" where it is absent. */
-static int take_other(struct file_call *c, const char *name, size_t size_max, struct error *e)
-{
-    const char *text = exchange_query(c->exchange, name);
-    size_t size = text != NULL ? strlen(text) : 0;
-
-    if (size >= size_max)
-        return error_set(e, ERR_INVALID_FIELD, "%s is longer than %zu bytes", name, size_max - 1);
-    if (size > 0)
-        memcpy(c->other, text, size + 1);
-    return 0;
+    if (list == NULL)
+        return -1;
+    (void)snprintf(list->call.path, sizeof(list->call.path), "%s", path);
+    list->limit = FILE_LIST_LIMIT_MAX;
+    int rc = exchange_query_number(x, "limit", 1, FILE_LIST_LIMIT_MAX, &list->limit, e);
+    if (rc == 0)
+        rc = take_text(x, "after", list->after, sizeof(list->after), e);
+    if (rc == 0)
+        rc = agent_request_list(&request, list->limit, list->after, path, e);
+    if (rc == 0)
+        rc = file_call_start(&list->call, link, CHANNEL_OP_LIST, "list", &request, on_list_done, e);
+    buffer_fini(&request);
+    return rc;
 }
 
 void api_file_list(struct exchange *x)
 {
     static const char *const query[] = {"path", "limit", "after", NULL};
-    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    struct error e = ERROR_INIT;
-    struct file_call *c = begin(x, query);
+    static const struct file_path_call call = {.query = query, .start = start_list};
 
-    if (c == NULL)
+    file_path_begin(x, &call);
+}
+
+static void on_search_done(struct file_call *c, uint32_t flags)
+{
+    const struct search_call *search = (const void *)c;
+    const struct entries of = {FILE_NAMES_PATH, "path", "", search->limit};
+    struct buffer body = BUFFER_INIT(REPLY_BYTES_MAX);
+    struct file_record last = {0};
+    struct error e = ERROR_INIT;
+    struct json_writer w;
+
+    json_writer_init(&w, &body);
+    json_begin_object(&w, NULL);
+    json_put_bytes(&w, "path", c->path, strlen(c->path));
+    json_put_bytes(&w, "pattern", search->pattern, strlen(search->pattern));
+    if (put_entries(c, &of, &last, &w, &e) != 0) {
+        buffer_fini(&body);
+        file_call_accuse(c, &e);
         return;
-    c->number = FILE_LIST_LIMIT_MAX;
-    int rc = exchange_query_number(x, "limit", 1, FILE_LIST_LIMIT_MAX, &c->number, &e);
-    if (rc == 0)
-        rc = take_other(c, "after", FILE_NAME_BYTES, &e);
-    if (rc == 0)
-        rc = agent_request_list(&request, c->number, c->other, c->path, &e);
-    start(c, CHANNEL_OP_LIST, "list", rc, &request, on_list_done, &e);
+    }
+    json_put_bool(&w, "truncated", (flags & CHANNEL_END_MORE) != 0);
+    reply_entries(c, &w);
 }
 
 static int check_pattern(const char *pattern, struct error *e)
@@ -193,22 +228,34 @@ static int check_pattern(const char *pattern, struct error *e)
     return error_remedy(e, "Give one relative to path, as in *.csv or **/*.py.");
 }
 
+static int start_search(struct exchange *x, struct agent_link *link, const char *path,
+                        struct error *e)
+{
+    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
+    struct search_call *search = file_call_new(x, sizeof(*search), path, e);
+
+    if (search == NULL)
+        return -1;
+    (void)snprintf(search->call.path, sizeof(search->call.path), "%s", path);
+    search->limit = FILE_SEARCH_LIMIT;
+    int rc = exchange_query_number(x, "limit", 1, FILE_SEARCH_LIMIT_MAX, &search->limit, e);
+    if (rc == 0)
+        rc = take_text(x, "pattern", search->pattern, sizeof(search->pattern), e);
+    if (rc == 0)
+        rc = check_pattern(search->pattern, e);
+    if (rc == 0)
+        rc = agent_request_search(&request, search->limit, path, search->pattern, e);
+    if (rc == 0)
+        rc = file_call_start(&search->call, link, CHANNEL_OP_SEARCH, "search", &request,
+                             on_search_done, e);
+    buffer_fini(&request);
+    return rc;
+}
+
 void api_file_search(struct exchange *x)
 {
     static const char *const query[] = {"path", "pattern", "limit", NULL};
-    struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    struct error e = ERROR_INIT;
-    struct file_call *c = begin(x, query);
+    static const struct file_path_call call = {.query = query, .start = start_search};
 
-    if (c == NULL)
-        return;
-    c->number = FILE_SEARCH_LIMIT;
-    int rc = exchange_query_number(x, "limit", 1, FILE_SEARCH_LIMIT_MAX, &c->number, &e);
-    if (rc == 0)
-        rc = take_other(c, "pattern", FILE_PATTERN_MAX, &e);
-    if (rc == 0)
-        rc = check_pattern(c->other, &e);
-    if (rc == 0)
-        rc = agent_request_search(&request, c->number, c->path, c->other, &e);
-    start(c, CHANNEL_OP_SEARCH, "search", rc, &request, on_search_done, &e);
+    file_path_begin(x, &call);
 }

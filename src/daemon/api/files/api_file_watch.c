@@ -1,160 +1,164 @@
 /* GET /v1/sandboxes/{id}/files/watch: changes as they happen, one line of JSON each. The client's
  * pace is the guest's: what is not taken waits there, and is told as an overflow when it is much.
  */
-#include <string.h>
+#include <stdbool.h>
+#include <stdlib.h>
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
-#include "daemon/api/files/file_call.h"
+#include "daemon/api/common/pump_ends.h"
+#include "daemon/api/files/file_path.h"
 #include "daemon/api/files/handlers.h"
+#include "daemon/link/agent_message.h"
 #include "daemon/link/file_event.h"
 #include "daemon/link/guest_call.h"
-#include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
 
-/* Above this no event is handed on. */
-#define QUEUE_HIGH (256 * KIB)
-
-_Static_assert(QUEUE_HIGH + FILE_EVENT_LINE_MAX <= HTTP_REPLY_QUEUE_MAX,
-               "a line always fits the exchange's queue");
-_Static_assert(QUEUE_HIGH > HTTP_REPLY_QUEUE_LOW, "a full queue is followed by a drain");
-_Static_assert(CHANNEL_WINDOW_BYTES <= FILE_RECORDS_BYTES_MAX, "c->records holds what may come");
-
-/* file_call's number: */
-enum phase {
-    PHASE_OPEN,
-    PHASE_ENDED, /* the guest has said its last: the reply ends with what is held */
-    PHASE_OVER,  /* nothing is written any more */
+/* One watch; lives until the exchange closes. */
+struct watch {
+    struct exchange *exchange;
+    struct guest_call *guest; /* NULL when over */
+    struct buffer events;     /* of the guest, as they came */
+    struct pump pump;         /* of the lines that they make */
 };
 
-static void stop(struct file_call *c)
+static void stop(struct watch *w)
 {
-    c->number = PHASE_OVER;
-    guest_call_abandon(c->file);
-    c->file = NULL;
-    exchange_abort(c->exchange);
+    pump_stop(&w->pump);
+    guest_call_abandon(w->guest);
+    w->guest = NULL;
 }
 
-static void accuse(struct file_call *c, const struct error *why)
+static void on_close(struct exchange *x)
 {
-    c->number = PHASE_OVER;
-    guest_call_abandon(c->file);
-    c->file = NULL;
-    file_call_accuse(c, why);
+    struct watch *w = exchange_user(x);
+
+    stop(w);
+    buffer_fini(&w->events);
+    free(w);
 }
 
-/* Takes one event; 1, or as file_event_take(). */
-static int take_event(struct file_call *c, struct buffer *line, struct error *e)
+static void on_gone(struct exchange *x)
 {
+    stop(exchange_user(x));
+    exchange_abort(x);
+}
+
+/* The next event's line. */
+static int pull_line(void *from, struct buffer *to, struct error *e)
+{
+    struct watch *w = from;
     size_t used = 0;
-    int result = file_event_take(buffer_bytes(&c->records), c->records.size, line, &used, e);
+    int result = file_event_take(buffer_bytes(&w->events), w->events.size, to, &used, e);
 
-    if (result != 1)
-        return result;
-    buffer_consume(&c->records, used);
-    if (c->file != NULL)
-        guest_call_consume(c->file, used);
-    if (line->size > 0 && exchange_write(c->exchange, buffer_bytes(line), line->size) != 0)
-        return error_set(e, ERR_INTERNAL, "an event could not be sent");
-    buffer_consume(line, line->size);
-    return 1;
+    if (result == 0 && w->guest == NULL && w->events.size > 0)
+        return error_set(e, ERR_BAD_REQUEST, "agent: half an event at its end");
+    if (result == 1) {
+        buffer_consume(&w->events, used);
+        if (w->guest != NULL)
+            guest_call_consume(w->guest, used);
+    }
+    return result;
 }
 
-/* Hands on the events that are whole, as far as the client takes them. */
-static void pump(struct file_call *c)
+static void on_broken(void *arg, const struct error *why)
 {
-    struct buffer line = BUFFER_INIT(FILE_EVENT_LINE_MAX);
-    struct error e = ERROR_INIT;
-    int result = 1;
+    struct watch *w = arg;
+    struct error e = *why;
 
-    while (c->number != PHASE_OVER && result == 1 && exchange_queued(c->exchange) < QUEUE_HIGH)
-        result = take_event(c, &line, &e);
-    buffer_fini(&line);
-    if (c->number == PHASE_OVER)
-        return;
-    if (result == 0 && c->number == PHASE_ENDED && c->records.size > 0)
-        result = error_set(&e, ERR_BAD_REQUEST, "agent: half an event at its end");
-    if (result < 0 && e.code == ERR_BAD_REQUEST) {
-        accuse(c, &e);
-    } else if (result < 0) {
-        stop(c);
-    } else if (result == 0 && c->number == PHASE_ENDED) {
-        c->number = PHASE_OVER;
-        exchange_end(c->exchange);
-    }
+    stop(w);
+    if (why->code == ERR_BAD_REQUEST)
+        file_path_accuse(w->exchange, why, &e);
+    exchange_reply_error(w->exchange, &e);
 }
 
 static void on_drain(struct exchange *x)
 {
-    pump(exchange_user(x));
+    struct watch *w = exchange_user(x);
+
+    pump_run(&w->pump);
 }
 
 static void on_info(void *arg, const struct agent_info *info)
 {
     static const char line[] = "{\"type\":\"watching\"}\n";
-    struct file_call *c = arg;
+    static const struct pump_source lines = {.pull = pull_line};
+    struct watch *w = arg;
+    const struct pump_spec spec = {.source = &lines,
+                                   .from = w,
+                                   .sink = &pump_to_reply,
+                                   .to = w->exchange,
+                                   .leftover_max = FILE_EVENT_LINE_MAX,
+                                   .on_broken = on_broken,
+                                   .arg = w};
 
     (void)info;
-    exchange_start(c->exchange, 200, NDJSON_TYPE, EXCHANGE_LENGTH_UNKNOWN, on_drain);
-    if (exchange_write(c->exchange, line, sizeof(line) - 1) != 0)
-        stop(c);
+    exchange_start(w->exchange, 200, NDJSON_TYPE, EXCHANGE_LENGTH_UNKNOWN, on_drain);
+    if (exchange_write(w->exchange, line, sizeof(line) - 1) == 0) {
+        pump_init(&w->pump, &spec);
+    } else {
+        stop(w);
+        exchange_abort(w->exchange);
+    }
 }
 
 static void on_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct file_call *c = arg;
+    struct watch *w = arg;
 
-    if (buffer_append(&c->records, data, size) != 0)
-        stop(c);
-    else
-        pump(c);
+    if (buffer_append(&w->events, data, size) == 0) {
+        pump_run(&w->pump);
+    } else {
+        stop(w);
+        exchange_abort(w->exchange);
+    }
 }
 
 /* The directory is gone, or the sandbox. */
 static void on_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct file_call *c = arg;
+    struct watch *w = arg;
 
     (void)end;
-    c->file = NULL;
-    if (why != NULL) {
-        c->number = PHASE_OVER;
-        exchange_reply_error(c->exchange, why); /* cuts the connection if the reply has started */
+    w->guest = NULL;
+    if (why == NULL) {
+        pump_end(&w->pump);
     } else {
-        c->number = PHASE_ENDED;
-        pump(c);
+        stop(w);
+        exchange_reply_error(w->exchange, why); /* cuts the connection if the reply has started */
     }
 }
 
-static int start(struct exchange *x, struct error *e)
+static int start(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
 {
-    static const char *const query[] = {"path", "recursive", NULL};
-    static const struct guest_call_events calls = {
+    static const struct guest_call_events events = {
         .on_info = on_info, .on_data = on_data, .on_end = on_end};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    const char *path = NULL;
     bool is_tree = false;
+    struct watch *w = NULL;
 
-    if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
-        exchange_query_bool(x, "recursive", &is_tree, e) != 0)
+    if (exchange_query_bool(x, "recursive", &is_tree, e) != 0)
         return -1;
-    struct sandbox *s = api_sandbox(x, e);
-    struct file_call *c = s != NULL ? file_call_new(x, e) : NULL;
-    if (c == NULL || file_call_take_path(path, strlen(path), c->path, e) != 0)
-        return -1;
-    int rc = agent_request_watch(&request, is_tree ? CHANNEL_WATCH_TREE : 0, c->path, e);
+    w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory");
+    w->exchange = x;
+    w->events = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES);
+    exchange_set_user(x, w);
+    exchange_on_close(x, on_close);
+    exchange_on_gone(x, on_gone);
+    int rc = agent_request_watch(&request, is_tree ? CHANNEL_WATCH_TREE : 0, path, e);
     if (rc == 0)
-        rc = guest_call_ask(exchange_loop(x), sandbox_agent(s), CHANNEL_OP_WATCH, "watch", c->path,
-                            &request, &calls, c, &c->file, e);
+        rc = guest_call_ask(exchange_loop(x), link, CHANNEL_OP_WATCH, "watch", path, &request,
+                            &events, w, &w->guest, e);
     buffer_fini(&request);
     return rc;
 }
 
 void api_file_watch(struct exchange *x)
 {
-    struct error e = ERROR_INIT;
+    static const char *const query[] = {"path", "recursive", NULL};
+    static const struct file_path_call call = {.query = query, .start = start};
 
-    if (start(x, &e) != 0)
-        exchange_reply_error(x, &e);
+    file_path_begin(x, &call);
 }

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <sha2.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,74 +14,68 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
-#include "daemon/api/files/file_call.h"
+#include "daemon/api/common/pump_ends.h"
+#include "daemon/api/files/file_path.h"
 #include "daemon/api/files/handlers.h"
 #include "daemon/link/file_mode.h"
 #include "daemon/link/guest_call.h"
-#include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
 #include "http/range.h"
 #include "json/json_write.h"
 
-#define QUEUE_HIGH (256 * KIB) /* of a reply, before the guest has to wait */
-
-_Static_assert(QUEUE_HIGH + CHANNEL_WINDOW_BYTES <= HTTP_REPLY_QUEUE_MAX,
-               "what the guest may still send always fits the exchange's queue");
-
 /* One transfer; lives until the exchange closes. */
 struct transfer {
-    struct guest_call *file; /* NULL when over */
-    const char *path;        /* the exchange's */
-    uint32_t mode;
-    SHA2_CTX sha256;       /* PUT */
-    struct buffer pending; /* PUT: what the guest did not take at once */
-    uint64_t left;         /* GET: bytes of Content-Length that have not come */
-    bool is_unsized;       /* GET: the guest says 0 bytes */
-    bool has_range;        /* GET */
+    struct exchange *exchange;
+    struct guest_call *guest; /* NULL when over */
+    struct pump pump;
+    char path[CHANNEL_PATH_MAX];
+    SHA2_CTX sha256; /* PUT */
+    uint64_t left;   /* GET: bytes of Content-Length that have not come */
+    bool is_unsized; /* GET: the guest says 0 bytes */
+    bool has_range;  /* GET */
     struct http_range range;
-    size_t unconsumed; /* GET: bytes the guest gets no credit for yet */
 };
+
+static void stop(struct transfer *t)
+{
+    pump_stop(&t->pump);
+    guest_call_abandon(t->guest);
+    t->guest = NULL;
+}
 
 static void on_close(struct exchange *x)
 {
     struct transfer *t = exchange_user(x);
 
-    guest_call_abandon(t->file);
-    buffer_fini(&t->pending);
+    stop(t);
     free(t);
 }
 
 /* The client has vanished: a file half written is dropped. */
 static void on_gone(struct exchange *x)
 {
-    struct transfer *t = exchange_user(x);
-
-    guest_call_abandon(t->file);
-    t->file = NULL;
+    stop(exchange_user(x));
     exchange_abort(x);
 }
 
-/* What both directions start with: a transfer for a checked path in a running sandbox. */
-static struct transfer *begin(struct exchange *x, const char *const *query,
-                              struct agent_link **ret_link, struct error *e)
+static void on_broken(void *arg, const struct error *why)
 {
-    const char *path = NULL;
+    struct transfer *t = arg;
 
-    if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0 ||
-        guest_call_check_path(path, strlen(path), e) != 0)
-        return NULL;
-    struct sandbox *s = api_sandbox(x, e);
-    if (s == NULL)
-        return NULL;
+    stop(t);
+    exchange_reply_error(t->exchange, why);
+}
+
+static struct transfer *transfer_new(struct exchange *x, const char *path, struct error *e)
+{
     struct transfer *t = calloc(1, sizeof(*t));
+
     if (t == NULL) {
         (void)error_set(e, ERR_INTERNAL, "out of memory for a file transfer");
         return NULL;
     }
-    t->path = path;
-    t->pending = (struct buffer)BUFFER_INIT(HTTP_INPUT_BYTES_MAX);
-    *ret_link = sandbox_agent(s);
+    t->exchange = x;
+    (void)snprintf(t->path, sizeof(t->path), "%s", path);
     exchange_set_user(x, t);
     exchange_on_close(x, on_close);
     exchange_on_gone(x, on_gone);
@@ -90,9 +85,8 @@ static struct transfer *begin(struct exchange *x, const char *const *query,
 /* --- PUT ----------------------------------------------------------------------------------------
  */
 
-static void reply_put(struct exchange *x, uint64_t bytes)
+static void reply_put(struct transfer *t, uint64_t bytes)
 {
-    struct transfer *t = exchange_user(x);
     struct buffer body = BUFFER_INIT(8 * CHANNEL_PATH_MAX);
     char digest[SHA256_DIGEST_STRING_LENGTH];
     struct json_writer w;
@@ -104,85 +98,77 @@ static void reply_put(struct exchange *x, uint64_t bytes)
     json_put_int(&w, "size", (int64_t)bytes);
     json_put_text(&w, "sha256", digest);
     json_end_object(&w);
-    exchange_reply_written(x, 201, &w);
+    exchange_reply_written(t->exchange, 201, &w);
 }
 
 static void on_put_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct exchange *x = arg;
-    struct transfer *t = exchange_user(x);
+    struct transfer *t = arg;
 
-    t->file = NULL;
+    t->guest = NULL;
+    pump_stop(&t->pump);
     if (why != NULL)
-        exchange_reply_error(x, why);
+        exchange_reply_error(t->exchange, why);
     else
-        reply_put(x, end->bytes);
+        reply_put(t, end->bytes);
 }
 
-/* The guest takes more: what was left over first, then the body goes on. */
 static void on_put_writable(void *arg)
 {
-    struct exchange *x = arg;
-    struct transfer *t = exchange_user(x);
+    struct transfer *t = arg;
 
-    buffer_consume(&t->pending,
-                   guest_call_send(t->file, buffer_bytes(&t->pending), t->pending.size));
-    if (t->pending.size == 0)
-        exchange_resume(x);
+    pump_run(&t->pump);
 }
 
 static void on_put_data(struct exchange *x, const void *data, size_t size)
 {
     struct transfer *t = exchange_user(x);
-    struct error e = ERROR_INIT;
 
-    if (t->file == NULL)
-        return; /* replied already, with an error */
     SHA256Update(&t->sha256, data, size);
-    size_t taken = guest_call_send(t->file, data, size);
-    if (taken == size)
-        return;
-    exchange_pause(x);
-    if (buffer_append(&t->pending, (const uint8_t *)data + taken, size - taken) == 0)
-        return;
-    guest_call_abandon(t->file);
-    t->file = NULL;
-    (void)error_set(&e, ERR_INTERNAL, "out of memory for a file transfer");
-    exchange_reply_error(x, &e);
+    pump_data(&t->pump, data, size);
 }
 
 static void on_put_body_end(struct exchange *x, const struct error *failure)
 {
     struct transfer *t = exchange_user(x);
 
-    if (t->file == NULL)
-        return;
     if (failure == NULL) {
-        guest_call_finish(t->file);
-        return;
+        pump_end(&t->pump);
+    } else {
+        stop(t);
+        exchange_reply_error(x, failure);
     }
-    guest_call_abandon(t->file);
-    t->file = NULL;
-    exchange_reply_error(x, failure);
+}
+
+static int start_put(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
+{
+    static const struct guest_call_events events = {.on_writable = on_put_writable,
+                                                    .on_end = on_put_end};
+    struct transfer *t = transfer_new(x, path, e);
+    uint32_t mode = 0;
+
+    if (t == NULL || file_mode_parse(exchange_query(x, "mode"), &mode, e) != 0 ||
+        guest_call_write(exchange_loop(x), link, path, mode, &events, t, &t->guest, e) != 0)
+        return -1;
+    const struct pump_spec spec = {.source = &pump_from_body,
+                                   .from = x,
+                                   .sink = &pump_to_guest,
+                                   .to = t->guest,
+                                   .leftover_max = PUMP_BODY_LEFTOVER_MAX,
+                                   .on_broken = on_broken,
+                                   .arg = t};
+    pump_init(&t->pump, &spec);
+    SHA256Init(&t->sha256);
+    exchange_read_stream(x, UINT64_MAX, on_put_data, on_put_body_end);
+    return 0;
 }
 
 void api_file_put(struct exchange *x)
 {
     static const char *const query[] = {"path", "mode", NULL};
-    static const struct guest_call_events calls = {.on_writable = on_put_writable,
-                                                   .on_end = on_put_end};
-    struct agent_link *link = NULL;
-    struct error e = ERROR_INIT;
-    uint32_t mode = 0;
+    static const struct file_path_call call = {.query = query, .is_file = true, .start = start_put};
 
-    struct transfer *t = begin(x, query, &link, &e);
-    if (t == NULL || file_mode_parse(exchange_query(x, "mode"), &mode, &e) != 0 ||
-        guest_call_write(exchange_loop(x), link, t->path, mode, &calls, x, &t->file, &e) != 0) {
-        exchange_reply_error(x, &e);
-        return;
-    }
-    SHA256Init(&t->sha256);
-    exchange_read_stream(x, UINT64_MAX, on_put_data, on_put_body_end);
+    file_path_begin(x, &call);
 }
 
 /* --- GET ----------------------------------------------------------------------------------------
@@ -214,26 +200,16 @@ static void set_headers(struct exchange *x, const struct agent_info *info)
 static void on_get_drain(struct exchange *x)
 {
     struct transfer *t = exchange_user(x);
-    size_t size = t->unconsumed;
 
-    t->unconsumed = 0;
-    if (t->file != NULL)
-        guest_call_consume(t->file, size);
+    pump_run(&t->pump);
 }
 
-/* Nothing more is wanted of the guest. */
-static void stop_reading(struct transfer *t)
+static void refuse_range(struct transfer *t, const struct agent_info *info)
 {
-    guest_call_abandon(t->file);
-    t->file = NULL;
-}
-
-static void refuse_range(struct exchange *x, const struct agent_info *info)
-{
-    struct transfer *t = exchange_user(x);
+    struct exchange *x = t->exchange;
     struct error e = ERROR_INIT;
 
-    stop_reading(t);
+    stop(t);
     exchange_set_header(x, "Content-Range", "bytes */%" PRIu64, info->size);
     (void)error_set(&e, ERR_RANGE,
                     "the range has nothing of \"%.300s\", a file of %" PRIu64 " bytes", t->path,
@@ -244,8 +220,8 @@ static void refuse_range(struct exchange *x, const struct agent_info *info)
 
 static void on_get_info(void *arg, const struct agent_info *info)
 {
-    struct exchange *x = arg;
-    struct transfer *t = exchange_user(x);
+    struct transfer *t = arg;
+    struct exchange *x = t->exchange;
     uint64_t first = 0;
     int status = 200;
 
@@ -254,7 +230,7 @@ static void on_get_info(void *arg, const struct agent_info *info)
     t->is_unsized = info->size == 0;
     if (t->has_range && !t->is_unsized) {
         if (!http_range_resolve(&t->range, info->size, &first, &t->left)) {
-            refuse_range(x, info);
+            refuse_range(t, info);
             return;
         }
         status = 206;
@@ -272,70 +248,79 @@ static void on_get_info(void *arg, const struct agent_info *info)
                             first + t->left - 1, info->size);
     exchange_start(x, status, "application/octet-stream", t->left, on_get_drain);
     if (exchange_is_head(x)) {
-        stop_reading(t);
+        stop(t);
         exchange_end(x);
     }
 }
 
 static void on_get_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct exchange *x = arg;
-    struct transfer *t = exchange_user(x);
+    struct transfer *t = arg;
     size_t wanted = t->is_unsized || size < t->left ? size : (size_t)t->left;
 
-    if (t->is_unsized && !exchange_started(x))
-        exchange_start(x, 200, "application/octet-stream", EXCHANGE_LENGTH_UNKNOWN, on_get_drain);
-    if (exchange_write(x, data, wanted) != 0) {
-        stop_reading(t);
-        exchange_abort(x);
-        return;
-    }
+    if (t->is_unsized && !exchange_started(t->exchange))
+        exchange_start(t->exchange, 200, "application/octet-stream", EXCHANGE_LENGTH_UNKNOWN,
+                       on_get_drain);
     t->left -= t->is_unsized ? 0 : wanted;
+    pump_data(&t->pump, data, wanted);
     if (wanted < size) {
         /* A file that grows while it is read ends where it did when the reading began. */
-        stop_reading(t);
-        exchange_end(x);
-    } else if (exchange_queued(x) > QUEUE_HIGH) {
-        t->unconsumed += size;
-    } else {
-        guest_call_consume(t->file, size);
+        guest_call_abandon(t->guest);
+        t->guest = NULL;
+        pump_end(&t->pump);
     }
 }
 
 static void on_get_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct exchange *x = arg;
-    struct transfer *t = exchange_user(x);
+    struct transfer *t = arg;
+    struct exchange *x = t->exchange;
 
     (void)end;
-    t->file = NULL;
-    if (why != NULL) {
-        exchange_reply_error(x, why); /* cuts the connection where the reply has started */
-    } else if (t->left > 0) {
-        exchange_abort(x); /* it shrank: a short body must not pass for a whole one */
-    } else {
+    t->guest = NULL;
+    if (why == NULL && t->left == 0) {
         if (!exchange_started(x))
             exchange_start(x, 200, "application/octet-stream", 0, on_get_drain);
-        exchange_end(x);
+        pump_end(&t->pump);
+        return;
     }
+    stop(t);
+    if (why != NULL)
+        exchange_reply_error(x, why); /* cuts the connection where the reply has started */
+    else
+        exchange_abort(x); /* it shrank: a short body must not pass for a whole one */
+}
+
+static int start_get(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
+{
+    static const struct guest_call_events events = {
+        .on_info = on_get_info, .on_data = on_get_data, .on_end = on_get_end};
+    struct guest_call_range range = {0, UINT64_MAX};
+    struct transfer *t = transfer_new(x, path, e);
+
+    if (t == NULL)
+        return -1;
+    take_range(x, t);
+    if (t->has_range)
+        range = (struct guest_call_range){t->range.is_suffix ? CHANNEL_READ_TAIL : t->range.first,
+                                          t->range.length};
+    if (guest_call_read(exchange_loop(x), link, path, &range, &events, t, &t->guest, e) != 0)
+        return -1;
+    const struct pump_spec spec = {.source = &pump_from_guest,
+                                   .from = t->guest,
+                                   .sink = &pump_to_reply,
+                                   .to = x,
+                                   .leftover_max = PUMP_GUEST_LEFTOVER_MAX,
+                                   .on_broken = on_broken,
+                                   .arg = t};
+    pump_init(&t->pump, &spec);
+    return 0;
 }
 
 void api_file_get(struct exchange *x)
 {
     static const char *const query[] = {"path", NULL};
-    static const struct guest_call_events calls = {
-        .on_info = on_get_info, .on_data = on_get_data, .on_end = on_get_end};
-    struct agent_link *link = NULL;
-    struct error e = ERROR_INIT;
+    static const struct file_path_call call = {.query = query, .is_file = true, .start = start_get};
 
-    struct transfer *t = begin(x, query, &link, &e);
-    struct guest_call_range range = {0, UINT64_MAX};
-    if (t != NULL)
-        take_range(x, t);
-    if (t != NULL && t->has_range)
-        range = (struct guest_call_range){t->range.is_suffix ? CHANNEL_READ_TAIL : t->range.first,
-                                          t->range.length};
-    if (t == NULL ||
-        guest_call_read(exchange_loop(x), link, t->path, &range, &calls, x, &t->file, &e) != 0)
-        exchange_reply_error(x, &e);
+    file_path_begin(x, &call);
 }

@@ -9,23 +9,21 @@
  */
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
-#include "daemon/api/common/api.h"
-#include "daemon/api/files/file_call.h"
+#include "daemon/api/common/pump_ends.h"
+#include "daemon/api/files/file_path.h"
 #include "daemon/api/files/handlers.h"
 #include "daemon/archive/tar_thread.h"
 #include "daemon/link/agent_link.h"
 #include "daemon/link/agent_message.h"
 #include "daemon/link/guest_call.h"
-#include "daemon/sandbox/sandbox.h"
 #include "daemon/server/exchange.h"
 #include "json/json_write.h"
-
-#define QUEUE_HIGH (256 * KIB) /* of a reply, before the thread has to wait */
 
 /* One transfer; lives until the exchange closes. */
 struct transfer {
@@ -33,15 +31,39 @@ struct transfer {
     struct guest_call *guest;  /* NULL when over */
     struct tar_thread *thread; /* NULL when over */
     char path[CHANNEL_PATH_MAX];
-    struct buffer to_thread; /* what it did not take at once */
-    struct buffer to_guest;  /* PUT: likewise */
-    bool is_all;             /* GET: the guest has sent all, and said so */
-    bool is_refused;         /* PUT: `why` is what is wrong with the archive */
+    struct pump in;  /* from the client or the guest to the thread */
+    struct pump out; /* from there to the other */
+    bool is_refused; /* PUT: `why` is what is wrong with the archive */
     struct error why;
 };
 
+static void pause_thread(void *from)
+{
+    tar_thread_pause(from);
+}
+
+static void resume_thread(void *from)
+{
+    tar_thread_resume(from);
+}
+
+static size_t write_thread(void *to, const uint8_t *data, size_t size)
+{
+    return tar_thread_send(to, data, size);
+}
+
+static void finish_thread(void *to)
+{
+    tar_thread_finish(to);
+}
+
+static const struct pump_source from_thread = {.pause = pause_thread, .resume = resume_thread};
+static const struct pump_sink to_thread = {.write = write_thread, .end = finish_thread};
+
 static void stop(struct transfer *t)
 {
+    pump_stop(&t->in);
+    pump_stop(&t->out);
     guest_call_abandon(t->guest);
     t->guest = NULL;
     tar_thread_abandon(t->thread);
@@ -55,12 +77,9 @@ static void fail(struct transfer *t, const struct error *why)
     exchange_reply_error(t->exchange, why);
 }
 
-static void fail_memory(struct transfer *t)
+static void on_broken(void *arg, const struct error *why)
 {
-    struct error e = ERROR_INIT;
-
-    (void)error_set(&e, ERR_INTERNAL, "out of memory for a tree's transfer");
-    fail(t, &e);
+    fail(arg, why);
 }
 
 static void on_close(struct exchange *x)
@@ -68,8 +87,6 @@ static void on_close(struct exchange *x)
     struct transfer *t = exchange_user(x);
 
     stop(t);
-    buffer_fini(&t->to_thread);
-    buffer_fini(&t->to_guest);
     free(t);
 }
 
@@ -81,40 +98,31 @@ static void on_gone(struct exchange *x)
 }
 
 /* What both directions start with: a thread, and an operation of the running sandbox. */
-static struct transfer *begin(struct exchange *x, enum tar_direction direction,
+static struct transfer *begin(struct exchange *x, struct agent_link *link, const char *path,
+                              enum tar_direction direction,
                               const struct tar_thread_calls *thread_calls,
-                              const struct guest_call_events *guest_calls, struct error *e)
+                              const struct guest_call_events *guest_events, struct error *e)
 {
-    static const char *const query[] = {"path", NULL};
     enum channel_op op = direction == TAR_UNPACK ? CHANNEL_OP_TREE_IN : CHANNEL_OP_TREE_OUT;
     const char *verb = direction == TAR_UNPACK ? "unpack to" : "pack";
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    const char *path = NULL;
-
-    if (exchange_check_query(x, query, e) != 0 || file_call_query_path(x, &path, e) != 0)
-        return NULL;
-    struct sandbox *s = api_sandbox(x, e);
-    if (s == NULL)
-        return NULL;
     struct transfer *t = calloc(1, sizeof(*t));
+
     if (t == NULL) {
         (void)error_set(e, ERR_INTERNAL, "out of memory for a tree's transfer");
         return NULL;
     }
     t->exchange = x;
-    t->to_thread = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES);
-    t->to_guest = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES);
+    (void)snprintf(t->path, sizeof(t->path), "%s", path);
     exchange_set_user(x, t);
     exchange_on_close(x, on_close);
     exchange_on_gone(x, on_gone);
-    int rc = file_call_take_path(path, strlen(path), t->path, e);
+    int rc = tar_thread_new(exchange_loop(x), direction, thread_calls, t, &t->thread, e);
     if (rc == 0)
-        rc = tar_thread_new(exchange_loop(x), direction, thread_calls, t, &t->thread, e);
+        rc = agent_request_tree(&request, op, path, e);
     if (rc == 0)
-        rc = agent_request_tree(&request, op, t->path, e);
-    if (rc == 0)
-        rc = guest_call_ask(exchange_loop(x), sandbox_agent(s), op, verb, t->path, &request,
-                            guest_calls, t, &t->guest, e);
+        rc = guest_call_ask(exchange_loop(x), link, op, verb, path, &request, guest_events, t,
+                            &t->guest, e);
     buffer_fini(&request);
     return rc == 0 ? t : NULL;
 }
@@ -158,35 +166,18 @@ static void on_put_guest_end(void *arg, const struct error *why, const struct ag
     }
 }
 
-static void finish_guest(struct transfer *t)
-{
-    if (t->guest != NULL && t->thread == NULL && t->to_guest.size == 0)
-        guest_call_finish(t->guest);
-}
-
 static void on_put_guest_writable(void *arg)
 {
     struct transfer *t = arg;
 
-    buffer_consume(&t->to_guest,
-                   guest_call_send(t->guest, buffer_bytes(&t->to_guest), t->to_guest.size));
-    if (t->to_guest.size > 0)
-        return;
-    if (t->thread != NULL)
-        tar_thread_resume(t->thread);
-    finish_guest(t);
+    pump_run(&t->out);
 }
 
 static void on_put_thread_data(void *arg, const uint8_t *data, size_t size)
 {
     struct transfer *t = arg;
-    size_t taken = guest_call_send(t->guest, data, size);
 
-    if (taken == size)
-        return;
-    tar_thread_pause(t->thread);
-    if (buffer_append(&t->to_guest, data + taken, size - taken) != 0)
-        fail_memory(t);
+    pump_data(&t->out, data, size);
 }
 
 static void on_put_thread_end(void *arg, const struct error *why)
@@ -198,57 +189,71 @@ static void on_put_thread_end(void *arg, const struct error *why)
         t->is_refused = true;
         t->why = *why;
     }
-    exchange_resume(t->exchange); /* a body that nobody needs any more is skipped */
-    finish_guest(t);
+    pump_discard(&t->in); /* a body that nobody needs any more is skipped */
+    pump_end(&t->out);
 }
 
 static void on_put_thread_writable(void *arg)
 {
     struct transfer *t = arg;
 
-    buffer_consume(&t->to_thread,
-                   tar_thread_send(t->thread, buffer_bytes(&t->to_thread), t->to_thread.size));
-    if (t->to_thread.size == 0)
-        exchange_resume(t->exchange);
+    pump_run(&t->in);
 }
 
 static void on_put_body(struct exchange *x, const void *data, size_t size)
 {
     struct transfer *t = exchange_user(x);
 
-    if (t->thread == NULL)
-        return;
-    size_t taken = tar_thread_send(t->thread, data, size);
-    if (taken == size)
-        return;
-    exchange_pause(x);
-    if (buffer_append(&t->to_thread, (const uint8_t *)data + taken, size - taken) != 0)
-        fail_memory(t);
+    pump_data(&t->in, data, size);
 }
 
 static void on_put_body_end(struct exchange *x, const struct error *failure)
 {
     struct transfer *t = exchange_user(x);
 
-    if (failure != NULL && (t->guest != NULL || t->thread != NULL))
+    if (failure != NULL)
         fail(t, failure);
-    else if (t->thread != NULL)
-        tar_thread_finish(t->thread);
+    else
+        pump_end(&t->in);
 }
 
-void api_tree_put(struct exchange *x)
+static int start_put(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
 {
     static const struct tar_thread_calls thread_calls = {.on_data = on_put_thread_data,
                                                          .on_writable = on_put_thread_writable,
                                                          .on_end = on_put_thread_end};
-    static const struct guest_call_events guest_calls = {.on_writable = on_put_guest_writable,
-                                                         .on_end = on_put_guest_end};
-    struct error e = ERROR_INIT;
+    static const struct guest_call_events guest_events = {.on_writable = on_put_guest_writable,
+                                                          .on_end = on_put_guest_end};
+    struct transfer *t = begin(x, link, path, TAR_UNPACK, &thread_calls, &guest_events, e);
 
-    if (begin(x, TAR_UNPACK, &thread_calls, &guest_calls, &e) == NULL)
-        exchange_reply_error(x, &e);
-    else
-        exchange_read_stream(x, UINT64_MAX, on_put_body, on_put_body_end);
+    if (t == NULL)
+        return -1;
+    const struct pump_spec in = {.source = &pump_from_body,
+                                 .from = x,
+                                 .sink = &to_thread,
+                                 .to = t->thread,
+                                 .leftover_max = PUMP_BODY_LEFTOVER_MAX,
+                                 .on_broken = on_broken,
+                                 .arg = t};
+    const struct pump_spec out = {.source = &from_thread,
+                                  .from = t->thread,
+                                  .sink = &pump_to_guest,
+                                  .to = t->guest,
+                                  .leftover_max = TAR_THREAD_PIECE_MAX,
+                                  .on_broken = on_broken,
+                                  .arg = t};
+    pump_init(&t->in, &in);
+    pump_init(&t->out, &out);
+    exchange_read_stream(x, UINT64_MAX, on_put_body, on_put_body_end);
+    return 0;
+}
+
+void api_tree_put(struct exchange *x)
+{
+    static const char *const query[] = {"path", NULL};
+    static const struct file_path_call call = {.query = query, .start = start_put};
+
+    file_path_begin(x, &call);
 }
 
 /* --- GET ----------------------------------------------------------------------------------------
@@ -258,25 +263,14 @@ static void on_get_drain(struct exchange *x)
 {
     struct transfer *t = exchange_user(x);
 
-    if (t->thread != NULL)
-        tar_thread_resume(t->thread);
-}
-
-static void finish_thread(struct transfer *t)
-{
-    if (t->is_all && t->thread != NULL && t->to_thread.size == 0)
-        tar_thread_finish(t->thread);
+    pump_run(&t->out);
 }
 
 static void on_get_guest_data(void *arg, const uint8_t *data, size_t size)
 {
     struct transfer *t = arg;
-    /* In their order: nothing overtakes what waits. */
-    size_t taken = t->to_thread.size == 0 ? tar_thread_send(t->thread, data, size) : 0;
 
-    guest_call_consume(t->guest, taken);
-    if (buffer_append(&t->to_thread, data + taken, size - taken) != 0)
-        fail_memory(t);
+    pump_data(&t->in, data, size);
 }
 
 static void on_get_guest_end(void *arg, const struct error *why, const struct agent_end *end)
@@ -285,23 +279,17 @@ static void on_get_guest_end(void *arg, const struct error *why, const struct ag
 
     (void)end;
     t->guest = NULL;
-    if (why != NULL) {
+    if (why != NULL)
         fail(t, why); /* cuts the connection where the reply has started */
-        return;
-    }
-    t->is_all = true;
-    finish_thread(t);
+    else
+        pump_end(&t->in);
 }
 
 static void on_get_thread_writable(void *arg)
 {
     struct transfer *t = arg;
-    size_t taken = tar_thread_send(t->thread, buffer_bytes(&t->to_thread), t->to_thread.size);
 
-    buffer_consume(&t->to_thread, taken);
-    if (t->guest != NULL)
-        guest_call_consume(t->guest, taken);
-    finish_thread(t);
+    pump_run(&t->in);
 }
 
 static void on_get_thread_data(void *arg, const uint8_t *data, size_t size)
@@ -316,49 +304,62 @@ static void on_get_thread_data(void *arg, const uint8_t *data, size_t size)
     if (exchange_is_head(x)) {
         stop(t);
         exchange_end(x);
-    } else if (exchange_write(x, data, size) != 0) {
-        stop(t);
-        exchange_abort(x);
-    } else if (exchange_queued(x) > QUEUE_HIGH) {
-        tar_thread_pause(t->thread);
+    } else {
+        pump_data(&t->out, data, size);
     }
-}
-
-/* The guest sent what is no tree: that is the end of its sandbox. */
-static void accuse(struct transfer *t, const struct error *why)
-{
-    struct error e = ERROR_INIT;
-    struct sandbox *s = api_sandbox(t->exchange, &e);
-
-    if (s != NULL)
-        agent_link_accuse(sandbox_agent(s), why->message);
-    (void)error_set(&e, ERR_SANDBOX_GONE, "the sandbox's agent broke its protocol");
-    (void)error_cause(&e, "%.200s", why->message);
-    fail(t, &e);
 }
 
 static void on_get_thread_end(void *arg, const struct error *why)
 {
     struct transfer *t = arg;
+    struct error e = ERROR_INIT;
 
     t->thread = NULL;
-    if (why == NULL)
-        exchange_end(t->exchange);
-    else if (why->code == ERR_BAD_REQUEST)
-        accuse(t, why);
-    else
+    if (why == NULL) {
+        pump_end(&t->out);
+    } else if (why->code == ERR_BAD_REQUEST) {
+        stop(t);
+        file_path_accuse(t->exchange, why, &e); /* the guest sent what is no tree */
+        fail(t, &e);
+    } else {
         fail(t, why);
+    }
 }
 
-void api_tree_get(struct exchange *x)
+static int start_get(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
 {
     static const struct tar_thread_calls thread_calls = {.on_data = on_get_thread_data,
                                                          .on_writable = on_get_thread_writable,
                                                          .on_end = on_get_thread_end};
-    static const struct guest_call_events guest_calls = {.on_data = on_get_guest_data,
-                                                         .on_end = on_get_guest_end};
-    struct error e = ERROR_INIT;
+    static const struct guest_call_events guest_events = {.on_data = on_get_guest_data,
+                                                          .on_end = on_get_guest_end};
+    struct transfer *t = begin(x, link, path, TAR_PACK, &thread_calls, &guest_events, e);
 
-    if (begin(x, TAR_PACK, &thread_calls, &guest_calls, &e) == NULL)
-        exchange_reply_error(x, &e);
+    if (t == NULL)
+        return -1;
+    const struct pump_spec in = {.source = &pump_from_guest,
+                                 .from = t->guest,
+                                 .sink = &to_thread,
+                                 .to = t->thread,
+                                 .leftover_max = PUMP_GUEST_LEFTOVER_MAX,
+                                 .on_broken = on_broken,
+                                 .arg = t};
+    const struct pump_spec out = {.source = &from_thread,
+                                  .from = t->thread,
+                                  .sink = &pump_to_reply,
+                                  .to = x,
+                                  .leftover_max = TAR_THREAD_PIECE_MAX,
+                                  .on_broken = on_broken,
+                                  .arg = t};
+    pump_init(&t->in, &in);
+    pump_init(&t->out, &out);
+    return 0;
+}
+
+void api_tree_get(struct exchange *x)
+{
+    static const char *const query[] = {"path", NULL};
+    static const struct file_path_call call = {.query = query, .start = start_get};
+
+    file_path_begin(x, &call);
 }
