@@ -20,6 +20,7 @@
 #include "daemon/machine/template.h"
 #include "daemon/process/process_table.h"
 #include "daemon/sandbox/sandbox_table.h"
+#include "daemon/server/budget.h"
 #include "daemon/server/server.h"
 #include "daemon/settings.h"
 #include "ipc/handover.h"
@@ -45,6 +46,7 @@ struct role {
     struct process_memory process_memory;
     struct sandbox_table *sandboxes;
     struct api api;
+    struct exchange_budget budget;
     struct server *server;
     uv_signal_t signals[2];
     uv_timer_t stop_timer;
@@ -241,8 +243,12 @@ static int make_rooms(struct role *r, struct error *e)
                           .templates = &r->templates,
                           .limits = &r->limits,
                           .started_ns = clock_mono_ns()};
-    const struct server_options server = {
-        .loop = &r->loop, .routes = api_routes, .route_count = api_route_count, .context = &r->api};
+    r->budget = (struct exchange_budget)EXCHANGE_BUDGET_INIT;
+    const struct server_options server = {.loop = &r->loop,
+                                          .routes = api_routes,
+                                          .route_count = api_route_count,
+                                          .context = &r->api,
+                                          .budget = &r->budget};
     return server_new(&server, HANDOVER_DAEMON_LISTEN, &r->server, e);
 }
 

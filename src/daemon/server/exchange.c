@@ -79,7 +79,7 @@ struct exchange *exchange_new(struct connection *c, const struct http_head *head
 void exchange_free(struct exchange *x)
 {
     exchange_body_drop(x);
-    x->connection->server->gathered_bytes -= x->gathered_bytes;
+    budget_give(&x->connection->server->options.budget->replies, x->held_bytes);
     buffer_fini(&x->headers);
     http_target_fini(&x->target);
     free(x->head_text);

@@ -25,8 +25,7 @@ uint64_t exchange_body_length(const struct exchange *x)
 
 void exchange_body_drop(struct exchange *x)
 {
-    assert(x->connection->server->bodies_bytes >= x->body.size);
-    x->connection->server->bodies_bytes -= x->body.size;
+    budget_give(&x->connection->server->options.budget->bodies, x->body.size);
     buffer_fini(&x->body);
 }
 
@@ -153,7 +152,7 @@ static void complete(struct exchange *x)
 /* Hands one piece on; fills `e` where that cannot be. */
 static int take_piece(struct exchange *x, struct http_span piece, struct error *e)
 {
-    struct server *s = x->connection->server;
+    struct budget *bodies = &x->connection->server->options.budget->bodies;
 
     if (piece.size > x->read_max - x->read_bytes)
         return too_large(x, e);
@@ -162,10 +161,12 @@ static int take_piece(struct exchange *x, struct http_span piece, struct error *
         x->on_data(x, piece.data, piece.size);
         return 0;
     }
-    if (piece.size > HTTP_BODIES_BYTES_MAX - s->bodies_bytes ||
-        buffer_append(&x->body, piece.data, piece.size) != 0)
+    if (!budget_take(bodies, piece.size))
         return error_set(e, ERR_NO_CAPACITY, "too many large requests at once");
-    s->bodies_bytes += piece.size;
+    if (buffer_append(&x->body, piece.data, piece.size) != 0) {
+        budget_give(bodies, piece.size);
+        return error_set(e, ERR_NO_CAPACITY, "too many large requests at once");
+    }
     if (x->reader == READER_AHEAD)
         exchange_key_data(x, piece.data, piece.size);
     return 0;

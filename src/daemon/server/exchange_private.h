@@ -56,7 +56,7 @@ struct exchange {
     bool drain_wanted;
     bool has_retry_after;
     uint64_t length_left;
-    uint64_t gathered_bytes; /* this one's share of the server's */
+    uint64_t held_bytes; /* exchange_hold: charged to the budget */
     struct buffer headers;
     void (*on_drain)(struct exchange *x);
 };

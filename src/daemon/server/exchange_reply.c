@@ -127,15 +127,12 @@ void exchange_set_header(struct exchange *x, const char *name, const char *forma
 
 int exchange_hold(struct exchange *x, uint64_t bytes, struct error *e)
 {
-    struct server *s = x->connection->server;
-
-    if (bytes > HTTP_REPLIES_BYTES_MAX - s->gathered_bytes) {
+    if (!budget_take(&x->connection->server->options.budget->replies, bytes)) {
         (void)error_set(e, ERR_NO_CAPACITY, "the replies under way hold too many bytes together");
         return error_remedy(e, "Have output streamed (Accept: application/x-ndjson), fetch files "
                                "with GET .../files, or try again later.");
     }
-    s->gathered_bytes += bytes;
-    x->gathered_bytes += bytes;
+    x->held_bytes += bytes;
     return 0;
 }
 

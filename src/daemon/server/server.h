@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "base/error.h"
+#include "daemon/server/budget.h"
 #include "daemon/server/router.h"
 
 struct server;
@@ -21,7 +22,8 @@ struct server_options {
     uv_loop_t *loop;
     const struct route *routes; /* lives as long as the server */
     size_t route_count;
-    void *context; /* exchange_context */
+    void *context;                  /* exchange_context */
+    struct exchange_budget *budget; /* lives as long as the server */
     /* 0 takes the value of cloche/limits.h. */
     uint32_t connections_max;
     uint32_t head_timeout_ms;

@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 
+#include "daemon/server/budget.h"
 #include "daemon/server/connection.h"
 #include "daemon/server/idempotency.h"
 #include "daemon/server/server.h"
@@ -22,8 +23,6 @@ struct server {
     void (*on_stopped)(void *context);
     struct connection_list connections;
     size_t connection_count;
-    uint64_t bodies_bytes;   /* held in bodies that are read whole */
-    uint64_t gathered_bytes; /* held for replies, as exchange_hold() was told */
 };
 
 /* The first of the keys may be a new one. */

@@ -53,6 +53,7 @@ struct fixture {
     uv_loop_t loop;
     struct api api;
     struct sandbox_table table;
+    struct exchange_budget budget;
     struct server *server;
     struct fake_agent agent;
     struct sandbox sandbox;
@@ -69,8 +70,7 @@ struct fixture {
 
 static struct fixture *the_fixture;
 
-/* --- the sandbox table --------------------------------------------------------------------------
- */
+/* --- the sandbox table ------------------------------------------------------------------------ */
 
 static inline void end_sandbox(struct sandbox *s)
 {
@@ -238,8 +238,7 @@ void shape_set_describe(const struct shape_set *set,
     fail();
 }
 
-/* --- the client ---------------------------------------------------------------------------------
- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 /* Reads what has come for the client, unless it is asked to be slow. */
 static inline void take_reply(struct fixture *f)
@@ -428,8 +427,7 @@ static inline const char *next_string(struct wire_reader *r)
     return text[slot];
 }
 
-/* --- set up and tear down -----------------------------------------------------------------------
- */
+/* --- set up and tear down --------------------------------------------------------------------- */
 
 static inline int set_up(void **state)
 {
@@ -449,8 +447,10 @@ static inline int set_up(void **state)
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(fd, 8), 0);
     f->api.sandboxes = &f->table;
-    const struct server_options options = {
-        .loop = &f->loop, .routes = api_routes, .route_count = api_route_count, .context = &f->api};
+    f->budget = (struct exchange_budget)EXCHANGE_BUDGET_INIT;
+    struct server_options options = {.loop = &f->loop, .routes = api_routes, .context = &f->api};
+    options.route_count = api_route_count;
+    options.budget = &f->budget;
     assert_int_equal(server_new(&options, fd, &f->server, &e), 0);
     (void)uv_timer_init(&f->loop, &f->sandbox.timer);
     f->sandbox.timer.data = &f->sandbox;

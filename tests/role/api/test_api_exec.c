@@ -1,6 +1,5 @@
 /* POST .../exec: requests judged, replies buffered and streamed, slow and vanishing clients. */
 #include "api_fixture.h"
-#include "daemon/server/server_private.h"
 
 #define EXEC   "/v1/sandboxes/sb_1/exec"
 #define NDJSON "application/x-ndjson"
@@ -213,7 +212,7 @@ static void test_gathered_in_sum(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const uint64_t others = HTTP_REPLIES_BYTES_MAX - cases[i].left;
 
-        f->server->gathered_bytes = others;
+        f->budget.replies.bytes = others;
         request_json(f, EXEC, cases[i].accept, "{\"shell\":\"x\"}");
         uint32_t s = take_open(f);
         fake_exec_info(&f->agent, s, 1);
@@ -225,7 +224,7 @@ static void test_gathered_in_sum(void **state)
         if (cases[i].status == 503)
             expect_error(f, 503, "no_capacity", "the replies under way");
         assert_int_equal(reply_status(f), cases[i].status);
-        assert_int_equal(f->server->gathered_bytes, others);
+        assert_int_equal(f->budget.replies.bytes, others);
     }
 }
 

@@ -3,8 +3,6 @@
 
 #include <sys/stat.h>
 
-#include "daemon/server/server_private.h"
-
 #define FILES "/v1/sandboxes/sb_1/files"
 
 /* --- the agent's side ---------------------------------------------------------------------------
@@ -256,26 +254,26 @@ static void test_replies_are_bounded(void **state)
     for (size_t i = 0; i < sizeof(lefts) / sizeof(lefts[0]); i++) {
         const uint64_t others = HTTP_REPLIES_BYTES_MAX - lefts[i];
 
-        f->server->gathered_bytes = others;
+        f->budget.replies.bytes = others;
         get(f, FILES "/list?path=/d");
         (void)take_request(f, CHANNEL_OP_LIST, &s);
         serve_names(f, s, names, 0);
         expect_error(f, 503, "no_capacity", "replies");
         fd_close(&f->client_fd);
         fake_spin(&f->agent);
-        assert_int_equal(f->server->gathered_bytes, others);
+        assert_int_equal(f->budget.replies.bytes, others);
         while (fake_recv(&f->agent, &f->frame))
             continue;
     }
-    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX - 1000;
+    f->budget.replies.bytes = HTTP_REPLIES_BYTES_MAX - 1000;
     get(f, FILES "/list?path=/d");
     (void)take_request(f, CHANNEL_OP_LIST, &s);
     serve_names(f, s, names, 0);
     cJSON_Delete(reply_json(f, 200));
     fd_close(&f->client_fd);
     fake_spin(&f->agent);
-    f->server->gathered_bytes -= HTTP_REPLIES_BYTES_MAX - 1000;
-    assert_int_equal(f->server->gathered_bytes, 0);
+    f->budget.replies.bytes -= HTTP_REPLIES_BYTES_MAX - 1000;
+    assert_int_equal(f->budget.replies.bytes, 0);
 }
 
 static void test_bad_queries(void **state)

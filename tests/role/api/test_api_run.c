@@ -1,6 +1,5 @@
 /* POST /v1/run: files in, a command, files out; and the sandbox is gone whatever happens. */
 #include "api_fixture.h"
-#include "daemon/server/server_private.h"
 
 #define NDJSON "application/x-ndjson"
 
@@ -165,7 +164,7 @@ static void test_file_that_cannot_be_held(void **state)
     const uint64_t others = HTTP_REPLIES_BYTES_MAX - 1000;
     static char content[500];
 
-    f->server->gathered_bytes = others;
+    f->budget.replies.bytes = others;
     request_json(f, "/v1/run", NULL, "{\"shell\":\"x\",\"collect\":[\"/a\",\"/b\"]}");
     uint32_t s = take_open(f);
     fake_exec_info(&f->agent, s, 9);
@@ -180,16 +179,16 @@ static void test_file_that_cannot_be_held(void **state)
     assert_string_equal(json_text(cJSON_GetArrayItem(files, 1), "content_base64"), "Yg==");
     cJSON_Delete(tree);
     expect_destroyed(f);
-    assert_int_equal(f->server->gathered_bytes, others);
+    assert_int_equal(f->budget.replies.bytes, others);
 
     /* Not even for the command's result. */
-    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX - 20;
+    f->budget.replies.bytes = HTTP_REPLIES_BYTES_MAX - 20;
     request_json(f, "/v1/run", NULL, "{\"shell\":\"x\"}");
     s = take_open(f);
     fake_exec_info(&f->agent, s, 9);
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
     expect_error(f, 503, "no_capacity", "the replies under way");
-    f->server->gathered_bytes = 0;
+    f->budget.replies.bytes = 0;
 }
 
 /* The first to hear of output ends the sandbox, while others are yet to be told of it. */
@@ -198,7 +197,7 @@ static void test_an_end_in_the_middle_of_news(void **state)
     struct fixture *f = *state;
     int fds[3];
 
-    f->server->gathered_bytes = HTTP_REPLIES_BYTES_MAX;
+    f->budget.replies.bytes = HTTP_REPLIES_BYTES_MAX;
     request_json(f, "/v1/run", NULL, "{\"shell\":\"x\"}");
     uint32_t s = take_open(f);
     fake_exec_info(&f->agent, s, 9);
@@ -218,7 +217,7 @@ static void test_an_end_in_the_middle_of_news(void **state)
         f->client_fd = i < 3 ? fds[2 - i] : -1;
     }
     expect_destroyed(f);
-    f->server->gathered_bytes = 0;
+    f->budget.replies.bytes = 0;
 }
 
 static void test_failures_destroy_the_sandbox(void **state)

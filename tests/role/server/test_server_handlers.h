@@ -21,6 +21,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "cloche/limits.h"
+#include "daemon/server/budget.h"
 #include "daemon/server/exchange.h"
 #include "daemon/server/server.h"
 #include "daemon/server/websocket.h"
@@ -32,6 +33,7 @@
 
 struct fixture {
     uv_loop_t loop;
+    struct exchange_budget budget;
     struct server *server;
     struct sockaddr_un address;
     bool stopped;

@@ -137,6 +137,8 @@ static inline struct fixture *fixture_new(const struct server_options *limits)
     options.routes = routes;
     options.route_count = sizeof(routes) / sizeof(routes[0]);
     options.context = f;
+    f->budget = (struct exchange_budget)EXCHANGE_BUDGET_INIT;
+    options.budget = &f->budget;
     assert_int_equal(server_new(&options, fd, &f->server, &e), 0);
     return f;
 }
@@ -155,6 +157,8 @@ static inline void fixture_free(struct fixture *f)
     }
     assert_int_equal(server_connection_count(f->server), 0);
     assert_int_equal(f->calls, f->closes);
+    assert_int_equal(f->budget.bodies.bytes, 0);
+    assert_int_equal(f->budget.replies.bytes, 0);
     server_free(f->server);
     uv_close((uv_handle_t *)&f->resume_timer, NULL);
     (void)uv_run(&f->loop, UV_RUN_DEFAULT);
