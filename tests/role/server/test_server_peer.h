@@ -26,10 +26,10 @@
 #include "cloche/limits.h"
 #include "daemon/server/exchange.h"
 #include "daemon/server/server.h"
-#include "fake_clock.h"
 #include "http/chunked.h"
 #include "http/head.h"
 #include "test_server_handlers.h"
+#include "tests/fake_clock.h"
 
 #define HOST        "Host: localhost\r\n"
 #define WAIT_MAX_MS 5000u
