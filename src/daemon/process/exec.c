@@ -17,7 +17,6 @@ struct exec {
     struct exec_calls calls;
     void *arg;
     char command[128]; /* argv[0], for error texts */
-    uint64_t grace_ms;
     uint64_t arrived_ns;
     uint64_t started_ns;
     uint64_t first_output_ns;
@@ -167,7 +166,7 @@ static void cut(struct exec *x, enum exec_end why)
     x->cut = why;
     agent_stream_reset(x->stream);
     uv_update_time(x->timer.loop);
-    (void)uv_timer_start(&x->timer, on_timer, x->grace_ms, 0);
+    (void)uv_timer_start(&x->timer, on_timer, EXEC_GRACE_MS, 0);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -191,8 +190,7 @@ static void on_stream_info(void *arg, const struct agent_info *info)
     struct exec *x = arg;
 
     x->has_started = true;
-    if (x->calls.on_start != NULL)
-        x->calls.on_start(x->arg, info->pid);
+    x->calls.on_start(x->arg, info->pid);
 }
 
 static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *data, size_t size)
@@ -216,8 +214,7 @@ static void on_stream_writable(void *arg)
 {
     struct exec *x = arg;
 
-    if (x->calls.on_stdin_writable != NULL)
-        x->calls.on_stdin_writable(x->arg);
+    x->calls.on_stdin_writable(x->arg);
 }
 
 int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec *spec,
@@ -254,7 +251,6 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
     x->calls = *calls;
     x->arg = arg;
     (void)snprintf(x->command, sizeof(x->command), "%s", spec->argv[0]);
-    x->grace_ms = spec->grace_ms > 0 ? spec->grace_ms : EXEC_GRACE_MS;
     x->arrived_ns = spec->arrived_ns;
     x->output_bytes_max = spec->output_bytes_max;
     x->started_ns = clock_mono_ns();
@@ -312,12 +308,4 @@ void exec_kill(struct exec *x)
 {
     if (!x->is_over && !x->is_cut)
         cut(x, EXEC_SIGNALED);
-}
-
-void exec_abandon(struct exec *x)
-{
-    if (x == NULL || x->is_over)
-        return;
-    agent_stream_abandon(x->stream);
-    retire(x);
 }

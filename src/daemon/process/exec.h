@@ -51,7 +51,6 @@ struct exec_spec {
     const struct channel_limit *limits;
     size_t limit_count;
     uint64_t timeout_ms;       /* 0: the sandbox's own time out is the only one */
-    uint64_t grace_ms;         /* after a reset; 0: EXEC_GRACE_MS */
     uint64_t output_bytes_max; /* of stdout and stderr together; UINT64_MAX: no limit */
     uint64_t arrived_ns;       /* when the request came (CLOCK_MONOTONIC), for first_output_ms */
 };
@@ -72,19 +71,19 @@ struct exec_result {
     struct error error; /* FAILED */
 };
 
-/* on_end is called exactly once unless the exec is abandoned; the exec is dead when it returns. No
+/* on_end is called exactly once, and the exec is dead when it returns. No
  * callback is made from inside exec_start, _send, _finish_stdin, _consume, _signal, _resize or
- * _abandon. */
+ * _kill. */
 struct exec_calls {
     void (*on_start)(void *arg, uint32_t pid);
     /* Never more than output_bytes_max in all; exec_consume() lets the guest send more. */
     void (*on_output)(void *arg, enum exec_output which, const uint8_t *data, size_t size);
-    void (*on_stdin_writable)(void *arg); /* may be NULL */
+    void (*on_stdin_writable)(void *arg);
     void (*on_end)(void *arg, const struct exec_result *result);
 };
 
-/* Starts a command. Returns 0, or -1 with an error of env, agent_request_exec() or
- * agent_stream_open(). Nothing of `spec` is kept. */
+/* Starts a command. Returns 0, or -1 with an error of agent_request_exec() or agent_stream_open().
+ * Nothing of `spec` is kept. */
 int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec *spec,
                const struct exec_calls *calls, void *arg, struct exec **ret_exec, struct error *e)
     __attribute__((warn_unused_result));
@@ -101,6 +100,3 @@ void exec_resize(struct exec *x, uint16_t rows, uint16_t columns);
 /* Kills the command with every descendant; on_end follows: as the guest says, or EXEC_SIGNALED.
  * What it still writes is thrown away. */
 void exec_kill(struct exec *x);
-
-/* The client is gone: kills the command; no more callbacks, the pointer is dead. Accepts NULL. */
-void exec_abandon(struct exec *x);

@@ -6,9 +6,9 @@
 
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "daemon/process/exec.h"
 #include "tests/fake_agent.h"
+#include "tests/fake_clock.h"
 
 struct fixture {
     uv_loop_t loop;
@@ -16,7 +16,7 @@ struct fixture {
     struct agent_link *link;
     struct exec *exec;
     struct env env;
-    unsigned starts, ends, writables;
+    unsigned broken, starts, ends, writables;
     uint32_t pid;
     size_t output[EXEC_OUTPUT_COUNT];
     struct exec_result result;
@@ -25,8 +25,10 @@ struct fixture {
 
 static void on_broken(void *arg, const struct error *why)
 {
-    (void)arg;
+    struct fixture *f = arg;
+
     (void)why;
+    f->broken++;
 }
 
 static void on_start(void *arg, uint32_t pid)
@@ -110,16 +112,11 @@ static void start(struct fixture *f, struct exec_spec spec)
     assert_true(fake_expect(&f->agent, CHANNEL_OPEN, &f->frame));
 }
 
-/* Turns the loop until the exec has ended, for a second at most. */
-static void wait_for_end(struct fixture *f)
+/* Time passes, and the loop sees it. */
+static void wait_ms(struct fixture *f, uint64_t ms)
 {
-    uint64_t until_ns = clock_mono_ns() + NS_PER_S;
-
-    while (f->ends == 0 && clock_mono_ns() < until_ns) {
-        fake_spin(&f->agent);
-        (void)usleep(1000);
-    }
-    assert_int_equal(f->ends, 1);
+    fake_clock_move_ms(ms);
+    fake_spin(&f->agent);
 }
 
 static void test_exited(void **state)
@@ -136,8 +133,10 @@ static void test_exited(void **state)
     assert_int_equal(f->frame.h.type, CHANNEL_EOF);
     fake_exec_info(&f->agent, 1, 77);
     assert_int_equal(f->pid, 77);
+    fake_clock_move_ms(3);
     fake_send(&f->agent, CHANNEL_DATA, 1, CHANNEL_LANE_OUT, "out", 3);
     fake_send(&f->agent, CHANNEL_DATA, 1, CHANNEL_LANE_ERR, "error", 5);
+    fake_clock_move_ms(4);
     fake_exec_end(&f->agent, 1, CHANNEL_EXEC_EXITED, 3);
     assert_int_equal(f->ends, 1);
     assert_int_equal(f->result.end, EXEC_EXITED);
@@ -145,9 +144,28 @@ static void test_exited(void **state)
     assert_false(f->result.truncated);
     assert_true(f->result.has_guest_usage);
     assert_int_equal(f->result.user_us, 3000);
-    assert_true(f->result.wall_ns > 0 && f->result.first_output_ns > 0);
+    assert_int_equal(f->result.wall_ns, 7 * NS_PER_MS);
+    assert_int_equal(f->result.first_output_ns, 3 * NS_PER_MS);
     assert_int_equal(f->output[EXEC_STDOUT], 3);
     assert_int_equal(f->output[EXEC_STDERR], 5);
+}
+
+/* What a guest that reads slowly has no room for is not taken; its owner hears of room. */
+static void test_stdin_waits_for_room(void **state)
+{
+    static const uint8_t block[2 * CHANNEL_WINDOW_BYTES];
+    struct fixture *f = *state;
+
+    start(f, (struct exec_spec){.has_stdin = true});
+    size_t taken = exec_send(f->exec, block, sizeof(block));
+    assert_true(taken > 0 && taken < sizeof(block));
+    assert_int_equal(f->writables, 0); /* never from inside */
+    while (fake_recv(&f->agent, &f->frame))
+        assert_int_equal(f->frame.h.type, CHANNEL_DATA);
+    assert_int_equal(f->writables, 1);
+    fake_exec_info(&f->agent, 1, 1);
+    fake_exec_end(&f->agent, 1, CHANNEL_EXEC_EXITED, 0);
+    assert_int_equal(f->result.stdin_bytes, taken);
 }
 
 static void test_signaled_and_oom(void **state)
@@ -199,30 +217,55 @@ static void test_timeout(void **state)
 
     start(f, (struct exec_spec){.timeout_ms = 20});
     fake_exec_info(&f->agent, 1, 1);
-    (void)usleep(30000);
+    wait_ms(f, 19);
+    assert_false(fake_recv(&f->agent, &f->frame));
+    wait_ms(f, 1);
     assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
     assert_int_equal(f->ends, 0);
+    fake_clock_move_ms(5);
     fake_exec_end(&f->agent, 1, CHANNEL_EXEC_SIGNALED, 9);
     assert_int_equal(f->ends, 1);
     assert_int_equal(f->result.end, EXEC_TIMEOUT);
     assert_true(f->result.has_guest_usage);
-    assert_true(f->result.wall_ns >= 20 * NS_PER_MS);
+    assert_int_equal(f->result.wall_ns, 25 * NS_PER_MS);
 }
 
-/* A guest that ignores RESET ends the exec for the client all the same. */
+/* A guest that ignores RESET ends the exec for the client all the same. What it says later is of a
+ * stream that is remembered for as long, and once. */
 static void test_timeout_of_a_mute_guest(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, (struct exec_spec){.timeout_ms = 10, .grace_ms = 20});
+    start(f, (struct exec_spec){.timeout_ms = 10});
     fake_exec_info(&f->agent, 1, 1);
-    wait_for_end(f);
+    wait_ms(f, 10);
+    wait_ms(f, EXEC_GRACE_MS - 1);
+    assert_int_equal(f->ends, 0);
+    wait_ms(f, 1);
+    assert_int_equal(f->ends, 1);
     assert_int_equal(f->result.end, EXEC_TIMEOUT);
     assert_false(f->result.has_guest_usage);
-    assert_int_equal(agent_link_stream_count(f->link), 1);
     fake_exec_end(&f->agent, 1, CHANNEL_EXEC_EXITED, 0);
-    assert_int_equal(agent_link_stream_count(f->link), 0);
+    assert_int_equal(f->broken, 0);
     assert_int_equal(f->ends, 1);
+    fake_exec_end(&f->agent, 1, CHANNEL_EXEC_EXITED, 0);
+    assert_int_equal(f->broken, 1);
+}
+
+static void test_killed(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, (struct exec_spec){0});
+    fake_exec_info(&f->agent, 1, 1);
+    exec_kill(f->exec);
+    assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
+    assert_int_equal(f->ends, 0);
+    fake_exec_end(&f->agent, 1, CHANNEL_EXEC_SIGNALED, 9);
+    assert_int_equal(f->ends, 1);
+    assert_int_equal(f->result.end, EXEC_SIGNALED);
+    assert_int_equal(f->result.signal, 9);
+    assert_true(f->result.truncated);
 }
 
 static void test_output_limit(void **state)
@@ -261,23 +304,10 @@ static void test_sandbox_gone_is_never_an_exit(void **state)
     start(f, (struct exec_spec){0});
     fake_exec_info(&f->agent, 1, 1);
     fake_agent_fini(&f->agent);
-    wait_for_end(f);
+    fake_spin(&f->agent);
+    assert_int_equal(f->ends, 1);
     assert_int_equal(f->result.end, EXEC_SANDBOX_GONE);
     assert_string_equal(exec_end_name(f->result.end), "sandbox_gone");
-}
-
-static void test_abandoned(void **state)
-{
-    struct fixture *f = *state;
-
-    start(f, (struct exec_spec){.timeout_ms = 10});
-    fake_exec_info(&f->agent, 1, 1);
-    exec_abandon(f->exec);
-    assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
-    fake_exec_end(&f->agent, 1, CHANNEL_EXEC_SIGNALED, 9);
-    (void)usleep(20000);
-    fake_spin(&f->agent);
-    assert_int_equal(f->ends, 0);
 }
 
 /* Only the newest of the sizes that the guest has not been told goes out, before what is typed. */
@@ -347,15 +377,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EXEC_TEST(test_exited),
+        EXEC_TEST(test_stdin_waits_for_room),
         EXEC_TEST(test_signaled_and_oom),
         EXEC_TEST(test_not_started),
         EXEC_TEST(test_agent_gives_up),
         EXEC_TEST(test_timeout),
         EXEC_TEST(test_timeout_of_a_mute_guest),
+        EXEC_TEST(test_killed),
         EXEC_TEST(test_output_limit),
         EXEC_TEST(test_output_at_the_limit_is_whole),
         EXEC_TEST(test_sandbox_gone_is_never_an_exit),
-        EXEC_TEST(test_abandoned),
         EXEC_TEST(test_terminal),
         cmocka_unit_test(test_environment),
     };
