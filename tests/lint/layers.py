@@ -73,7 +73,7 @@ FENCES = [
     (r"seccomp\.h", ("src/priv/", "src/vmm/seccomp_gen.c", "tests/")),
     (r"openssl/.*", ("src/proxy/", "src/keys/", "src/audit/", "tests/")),
     (r"(netlink|bpf)/.*", ("src/net/", "bpf/", "tests/")),
-    (r"wslay/.*", ("src/daemon/server/websocket", "src/cli/client/socket", "tests/")),
+    (r"wslay/.*", ("src/daemon/server/websocket", "src/cli/client/client_websocket", "tests/")),
     (r"cmocka\.h", ("tests/",)),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)

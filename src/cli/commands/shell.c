@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "cli/client/client.h"
+#include "cli/client/client_websocket.h"
 #include "cli/client/playback.h"
-#include "cli/client/socket.h"
 #include "cli/common/command.h"
 #include "cli/common/interrupt.h"
 #include "cli/terminal/detach_key.h"
@@ -32,7 +32,7 @@ struct shell {
     char *const *argv;
     size_t argc;
 
-    struct socket socket;
+    struct client_websocket websocket;
     struct detach_key detach;
     uint32_t pid;
     int exit_code; /* -1: it goes on */
@@ -136,7 +136,7 @@ static int send_size(struct shell *s, struct error *e)
     raw_terminal_size(&rows, &columns);
     int size = snprintf(text, sizeof(text), "{\"type\":\"resize\",\"rows\":%u,\"cols\":%u}", rows,
                         columns);
-    return socket_send_text(&s->socket, text, (size_t)size, e);
+    return client_websocket_send_text(&s->websocket, text, (size_t)size, e);
 }
 
 static int send_keys(struct shell *s, struct error *e)
@@ -148,26 +148,26 @@ static int send_keys(struct shell *s, struct error *e)
     if (n <= 0)
         return error_set(e, ERR_INTERNAL, "the terminal has gone");
     s->is_detached = detach_key_filter(&s->detach, typed, (size_t)n, keys, &size);
-    if (size > 0 && socket_send_bytes(&s->socket, keys, size, e) != 0)
+    if (size > 0 && client_websocket_send_bytes(&s->websocket, keys, size, e) != 0)
         return -1;
-    return s->is_detached ? socket_send_close(&s->socket, e) : 0;
+    return s->is_detached ? client_websocket_send_close(&s->websocket, e) : 0;
 }
 
 /* Until the command has ended, or we have detached. While the daemon takes nothing no key is
  * read. */
 static int converse(struct shell *s, struct error *e)
 {
-    while (s->exit_code < 0 && !s->is_detached && !s->socket.is_over) {
-        bool is_behind = socket_is_behind(&s->socket);
+    while (s->exit_code < 0 && !s->is_detached && !s->websocket.is_over) {
+        bool is_behind = client_websocket_is_behind(&s->websocket);
         struct pollfd fds[] = {
-            {.fd = s->socket.client->fd, .events = (short)(POLLIN | (is_behind ? POLLOUT : 0))},
+            {.fd = s->websocket.client->fd, .events = (short)(POLLIN | (is_behind ? POLLOUT : 0))},
             {.fd = raw_terminal_news_fd(), .events = POLLIN},
             {.fd = is_behind ? -1 : STDIN_FILENO, .events = POLLIN},
         };
 
         if (interrupt_wait(fds, sizeof(fds) / sizeof(fds[0]), -1, e) < 0)
             return -1;
-        if (fds[0].revents != 0 && socket_receive(&s->socket, e) != 0)
+        if (fds[0].revents != 0 && client_websocket_receive(&s->websocket, e) != 0)
             return -1;
         if (fds[1].revents != 0 && send_size(s, e) != 0)
             return -1;
@@ -182,7 +182,8 @@ static int run_session(struct shell *s, struct error *e)
 {
     if (raw_terminal_enter(e) != 0)
         return -1;
-    if (send_size(s, e) != 0 || socket_receive(&s->socket, e) != 0 || converse(s, e) != 0)
+    if (send_size(s, e) != 0 || client_websocket_receive(&s->websocket, e) != 0 ||
+        converse(s, e) != 0)
         return -1;
     return 0;
 }
@@ -203,7 +204,7 @@ static int report(const struct shell *s, struct error *e)
 
 static int open_shell(struct shell *s, struct error *e)
 {
-    static const struct socket_calls calls = {.on_bytes = show, .on_text = on_text};
+    static const struct client_websocket_calls calls = {.on_bytes = show, .on_text = on_text};
     struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
     struct client c;
     int result = -1;
@@ -215,11 +216,12 @@ static int open_shell(struct shell *s, struct error *e)
         return error_remedy(e, "Put it into a script with `cloche cp`, and run that.");
     }
     if (client_open(&c, s->socket_path, e) == 0) {
-        result = socket_open(&s->socket, &c, (const char *)buffer_bytes(&target), &calls, s, e);
+        result = client_websocket_open(&s->websocket, &c, (const char *)buffer_bytes(&target),
+                                       &calls, s, e);
         if (result == 0)
             result = run_session(s, e);
         raw_terminal_leave();
-        socket_close(&s->socket);
+        client_websocket_close(&s->websocket);
         client_close(&c);
     }
     buffer_fini(&target);

@@ -12,15 +12,15 @@
 #include "base/error.h"
 #include "cli/client/client.h"
 
-/* Callbacks return 0, or -1 with `e` set, which socket_receive() returns then. */
-struct socket_calls {
+/* Callbacks return 0, or -1 with `e` set, which client_websocket_receive() returns then. */
+struct client_websocket_calls {
     int (*on_bytes)(void *arg, const uint8_t *data, size_t size, struct error *e);
     int (*on_text)(void *arg, const char *text, size_t size, struct error *e); /* a whole one */
 };
 
-struct socket {
+struct client_websocket {
     struct client *client;
-    const struct socket_calls *calls;
+    const struct client_websocket_calls *calls;
     void *arg;
     struct wslay_event_context *wslay;
     struct buffer text; /* a message that is coming */
@@ -31,25 +31,25 @@ struct socket {
     bool has_failed;
 };
 
-/* Opens `target` as a WebSocket over a client that is connected, which outlives the socket. */
-int socket_open(struct socket *s, struct client *c, const char *target,
-                const struct socket_calls *calls, void *arg, struct error *e)
+/* Opens `target` as a WebSocket over a client that is connected, which outlives the WebSocket. */
+int client_websocket_open(struct client_websocket *s, struct client *c, const char *target,
+                          const struct client_websocket_calls *calls, void *arg, struct error *e)
     __attribute__((warn_unused_result));
 /* Accepts a zeroed one. */
-void socket_close(struct socket *s);
+void client_websocket_close(struct client_websocket *s);
 
 /* Takes what has come, without waiting. Returns 0, or -1 with `e` set; `is_over` is set at the end.
  */
-int socket_receive(struct socket *s, struct error *e) __attribute__((warn_unused_result));
+int client_websocket_receive(struct client_websocket *s, struct error *e)
+    __attribute__((warn_unused_result));
 
 /* Queue a message, and send what the daemon takes without waiting. */
-int socket_send_bytes(struct socket *s, const void *data, size_t size, struct error *e)
-    __attribute__((warn_unused_result));
-int socket_send_text(struct socket *s, const char *text, size_t size, struct error *e)
-    __attribute__((warn_unused_result));
+int client_websocket_send_bytes(struct client_websocket *s, const void *data, size_t size,
+                                struct error *e) __attribute__((warn_unused_result));
+int client_websocket_send_text(struct client_websocket *s, const char *text, size_t size,
+                               struct error *e) __attribute__((warn_unused_result));
 /* Says goodbye behind what is queued. */
-int socket_send_close(struct socket *s, struct error *e) __attribute__((warn_unused_result));
-/* Sends what is queued, without waiting. */
-int socket_flush(struct socket *s, struct error *e) __attribute__((warn_unused_result));
+int client_websocket_send_close(struct client_websocket *s, struct error *e)
+    __attribute__((warn_unused_result));
 /* Whether something is queued: then wait for the descriptor to be writable, too. */
-bool socket_is_behind(const struct socket *s);
+bool client_websocket_is_behind(const struct client_websocket *s);

@@ -1,4 +1,4 @@
-#include "cli/client/socket.h"
+#include "cli/client/client_websocket.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 static ssize_t take_input(wslay_event_context_ptr ctx, uint8_t *to, size_t size, int flags,
                           void *arg)
 {
-    struct socket *s = arg;
+    struct client_websocket *s = arg;
     struct buffer *early = &s->client->in; /* what came right behind the handshake */
 
     (void)flags;
@@ -36,7 +36,7 @@ static ssize_t take_input(wslay_event_context_ptr ctx, uint8_t *to, size_t size,
 static ssize_t put_output(wslay_event_context_ptr ctx, const uint8_t *data, size_t size, int flags,
                           void *arg)
 {
-    struct socket *s = arg;
+    struct client_websocket *s = arg;
     ssize_t n = send(s->client->fd, data, size,
                      MSG_NOSIGNAL | MSG_DONTWAIT | ((flags & WSLAY_MSG_MORE) ? MSG_MORE : 0));
 
@@ -61,7 +61,7 @@ static int make_mask(wslay_event_context_ptr ctx, uint8_t *mask, size_t size, vo
 static void begin_frame(wslay_event_context_ptr ctx,
                         const struct wslay_event_on_frame_recv_start_arg *frame, void *arg)
 {
-    struct socket *s = arg;
+    struct client_websocket *s = arg;
 
     (void)ctx;
     s->is_control = wslay_is_ctrl_frame(frame->opcode);
@@ -72,7 +72,7 @@ static void begin_frame(wslay_event_context_ptr ctx,
 static void take_chunk(wslay_event_context_ptr ctx,
                        const struct wslay_event_on_frame_recv_chunk_arg *chunk, void *arg)
 {
-    struct socket *s = arg;
+    struct client_websocket *s = arg;
 
     (void)ctx;
     if (s->is_control || s->has_failed || chunk->data_length == 0)
@@ -87,7 +87,7 @@ static void take_chunk(wslay_event_context_ptr ctx,
 static void end_message(wslay_event_context_ptr ctx,
                         const struct wslay_event_on_msg_recv_arg *message, void *arg)
 {
-    struct socket *s = arg;
+    struct client_websocket *s = arg;
 
     (void)ctx;
     if (message->opcode != WSLAY_TEXT_FRAME || s->has_failed)
@@ -98,7 +98,7 @@ static void end_message(wslay_event_context_ptr ctx,
     buffer_consume(&s->text, s->text.size);
 }
 
-static int open_wslay(struct socket *s, struct error *e)
+static int open_wslay(struct client_websocket *s, struct error *e)
 {
     static const struct wslay_event_callbacks callbacks = {
         .recv_callback = take_input,
@@ -115,14 +115,15 @@ static int open_wslay(struct socket *s, struct error *e)
     return 0;
 }
 
-int socket_open(struct socket *s, struct client *c, const char *target,
-                const struct socket_calls *calls, void *arg, struct error *e)
+int client_websocket_open(struct client_websocket *s, struct client *c, const char *target,
+                          const struct client_websocket_calls *calls, void *arg, struct error *e)
 {
     char key[WEBSOCKET_KEY_BYTES] = "";
     uint8_t nonce[16];
     const struct client_request request = {.method = "GET", .target = target, .websocket_key = key};
 
-    *s = (struct socket){.client = c, .calls = calls, .arg = arg, .text = BUFFER_INIT(TEXT_MAX)};
+    *s = (struct client_websocket){
+        .client = c, .calls = calls, .arg = arg, .text = BUFFER_INIT(TEXT_MAX)};
     if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
         return error_errno(e, errno, "random bytes");
     base64_encode(nonce, sizeof(nonce), key);
@@ -131,7 +132,7 @@ int socket_open(struct socket *s, struct client *c, const char *target,
     return open_wslay(s, e);
 }
 
-void socket_close(struct socket *s)
+void client_websocket_close(struct client_websocket *s)
 {
     if (s->wslay != NULL)
         wslay_event_context_free(s->wslay);
@@ -139,14 +140,14 @@ void socket_close(struct socket *s)
     buffer_fini(&s->text);
 }
 
-int socket_flush(struct socket *s, struct error *e)
+static int flush_queue(struct client_websocket *s, struct error *e)
 {
     if (wslay_event_send(s->wslay) != 0)
         return error_set(e, ERR_UNREACHABLE, "nothing more can be sent to the daemon");
     return 0;
 }
 
-int socket_receive(struct socket *s, struct error *e)
+int client_websocket_receive(struct client_websocket *s, struct error *e)
 {
     s->e = e;
     int result = wslay_event_recv(s->wslay);
@@ -155,36 +156,38 @@ int socket_receive(struct socket *s, struct error *e)
         return -1;
     if (result != 0 || !wslay_event_get_read_enabled(s->wslay))
         s->is_over = true;
-    return socket_flush(s, e); /* pongs */
+    return flush_queue(s, e); /* pongs */
 }
 
-static int send_message(struct socket *s, uint8_t opcode, const void *data, size_t size,
+static int send_message(struct client_websocket *s, uint8_t opcode, const void *data, size_t size,
                         struct error *e)
 {
     const struct wslay_event_msg message = {.opcode = opcode, .msg = data, .msg_length = size};
 
     if (wslay_event_queue_msg(s->wslay, &message) == WSLAY_ERR_NOMEM)
         return error_set(e, ERR_INTERNAL, "out of memory for a message");
-    return socket_flush(s, e);
+    return flush_queue(s, e);
 }
 
-int socket_send_bytes(struct socket *s, const void *data, size_t size, struct error *e)
+int client_websocket_send_bytes(struct client_websocket *s, const void *data, size_t size,
+                                struct error *e)
 {
     return send_message(s, WSLAY_BINARY_FRAME, data, size, e);
 }
 
-int socket_send_text(struct socket *s, const char *text, size_t size, struct error *e)
+int client_websocket_send_text(struct client_websocket *s, const char *text, size_t size,
+                               struct error *e)
 {
     return send_message(s, WSLAY_TEXT_FRAME, text, size, e);
 }
 
-int socket_send_close(struct socket *s, struct error *e)
+int client_websocket_send_close(struct client_websocket *s, struct error *e)
 {
     (void)wslay_event_queue_close(s->wslay, WSLAY_CODE_NORMAL_CLOSURE, NULL, 0);
-    return socket_flush(s, e);
+    return flush_queue(s, e);
 }
 
-bool socket_is_behind(const struct socket *s)
+bool client_websocket_is_behind(const struct client_websocket *s)
 {
     return wslay_event_want_write(s->wslay);
 }

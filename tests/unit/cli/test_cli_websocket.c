@@ -1,5 +1,4 @@
-/* The client's side of a WebSocket, and the key sequence that detaches, against a peer that says
- * what the test tells it to. */
+/* The client's side of a WebSocket against a peer that says what the test tells it to. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,9 +11,8 @@
 
 #include <cmocka.h>
 
-#include "cli/client/socket.h"
+#include "cli/client/client_websocket.h"
 #include "cli/common/interrupt.h"
-#include "cli/terminal/detach_key.h"
 #include "http/websocket.h"
 
 #define KEY_HEADER "Sec-WebSocket-Key: "
@@ -85,17 +83,18 @@ static int on_text(void *arg, const char *text, size_t size, struct error *e)
     return 0;
 }
 
-static const struct socket_calls calls = {.on_bytes = on_bytes, .on_text = on_text};
+static const struct client_websocket_calls calls = {.on_bytes = on_bytes, .on_text = on_text};
 
 struct fixture {
     struct peer peer;
     struct client client;
-    struct socket socket;
+    struct client_websocket websocket;
     struct seen seen;
     struct error e;
 };
 
-static int open_socket(struct fixture *f, const char *answer, const char *early, size_t early_size)
+static int open_websocket(struct fixture *f, const char *answer, const char *early,
+                          size_t early_size)
 {
     pthread_t thread;
     int fds[2];
@@ -107,14 +106,15 @@ static int open_socket(struct fixture *f, const char *answer, const char *early,
     f->peer =
         (struct peer){.fd = fds[1], .answer = answer, .early = early, .early_size = early_size};
     assert_int_equal(pthread_create(&thread, NULL, answer_handshake, &f->peer), 0);
-    int result = socket_open(&f->socket, &f->client, "/v1/x/pty?rows=1", &calls, &f->seen, &f->e);
+    int result = client_websocket_open(&f->websocket, &f->client, "/v1/x/pty?rows=1", &calls,
+                                       &f->seen, &f->e);
     assert_int_equal(pthread_join(thread, NULL), 0);
     return result;
 }
 
-static void close_socket(struct fixture *f)
+static void close_websocket(struct fixture *f)
 {
-    socket_close(&f->socket);
+    client_websocket_close(&f->websocket);
     client_close(&f->client);
     (void)close(f->peer.fd);
 }
@@ -143,41 +143,41 @@ static void talks_both_ways(void **state)
 
     (void)state;
     /* The first frames come in one piece with the handshake. */
-    assert_int_equal(
-        open_socket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "\x81\x02{}\x82\x03\x1b[m", 9),
-        0);
+    assert_int_equal(open_websocket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n",
+                                    "\x81\x02{}\x82\x03\x1b[m", 9),
+                     0);
     assert_non_null(strstr(f.peer.request, "GET /v1/x/pty?rows=1 HTTP/1.1\r\n"));
     assert_non_null(strstr(f.peer.request, "Connection: Upgrade\r\nUpgrade: websocket\r\n"));
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
     assert_string_equal(f.seen.text, "{}");
     assert_int_equal(f.seen.size, 3);
     assert_memory_equal(f.seen.bytes, "\x1b[m", 3);
 
-    assert_int_equal(socket_send_bytes(&f.socket, "keys", 4, &f.e), 0);
+    assert_int_equal(client_websocket_send_bytes(&f.websocket, "keys", 4, &f.e), 0);
     expect_frame(&f, 0x82, "keys");
-    assert_int_equal(socket_send_text(&f.socket, "{\"a\":1}", 7, &f.e), 0);
+    assert_int_equal(client_websocket_send_text(&f.websocket, "{\"a\":1}", 7, &f.e), 0);
     expect_frame(&f, 0x81, "{\"a\":1}");
     say(&f, "\x89\x01?", 3); /* a ping */
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
     expect_frame(&f, 0x8a, "?");
     say(&f,
         "\x01\x01"
         "a",
         3); /* a text in two frames */
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
     assert_int_equal(f.seen.texts, 1);
     say(&f,
         "\x80\x01"
         "b",
         3);
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
     assert_string_equal(f.seen.text, "ab");
 
-    assert_false(f.socket.is_over);
+    assert_false(f.websocket.is_over);
     say(&f, "\x88\x02\x03\xe8", 4);
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
-    assert_true(f.socket.is_over);
-    close_socket(&f);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
+    assert_true(f.websocket.is_over);
+    close_websocket(&f);
 }
 
 static void says_goodbye(void **state)
@@ -185,12 +185,12 @@ static void says_goodbye(void **state)
     struct fixture f;
 
     (void)state;
-    assert_int_equal(open_socket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
-    assert_int_equal(socket_send_bytes(&f.socket, "last", 4, &f.e), 0);
-    assert_int_equal(socket_send_close(&f.socket, &f.e), 0);
+    assert_int_equal(open_websocket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
+    assert_int_equal(client_websocket_send_bytes(&f.websocket, "last", 4, &f.e), 0);
+    assert_int_equal(client_websocket_send_close(&f.websocket, &f.e), 0);
     expect_frame(&f, 0x82, "last");
     expect_frame(&f, 0x88, "\x03\xe8");
-    close_socket(&f);
+    close_websocket(&f);
 }
 
 static void ends_with_its_peer(void **state)
@@ -198,29 +198,29 @@ static void ends_with_its_peer(void **state)
     struct fixture f;
 
     (void)state;
-    assert_int_equal(open_socket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
+    assert_int_equal(open_websocket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
     say(&f, "\x82\x02hi", 4);
     (void)shutdown(f.peer.fd, SHUT_RDWR);
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
     assert_memory_equal(f.seen.bytes, "hi", 2); /* what it said before */
-    assert_true(f.socket.is_over);
-    close_socket(&f);
+    assert_true(f.websocket.is_over);
+    close_websocket(&f);
     /* A callback's failure is the receiver's. */
-    assert_int_equal(open_socket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
+    assert_int_equal(open_websocket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
     say(&f,
         "\x82\x04"
         "fail\x82\x01x",
         9);
-    assert_int_equal(socket_receive(&f.socket, &f.e), -1);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), -1);
     assert_string_equal(f.e.message, "as it was told");
     assert_int_equal(f.seen.size, 0);
-    close_socket(&f);
+    close_websocket(&f);
     /* And what breaks the protocol ends it. */
-    assert_int_equal(open_socket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
+    assert_int_equal(open_websocket(&f, ANSWER "Sec-WebSocket-Accept: %s\r\n\r\n", "", 0), 0);
     say(&f, "\x82\x81\0\0\0\0x", 7); /* a server must not mask */
-    assert_int_equal(socket_receive(&f.socket, &f.e), 0);
-    assert_true(f.socket.is_over && f.seen.size == 0);
-    close_socket(&f);
+    assert_int_equal(client_websocket_receive(&f.websocket, &f.e), 0);
+    assert_true(f.websocket.is_over && f.seen.size == 0);
+    close_websocket(&f);
 }
 
 static void refuses_other_answers(void **state)
@@ -240,56 +240,20 @@ static void refuses_other_answers(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_int_equal(open_socket(&f, cases[i].answer, "", 0), -1);
+        assert_int_equal(open_websocket(&f, cases[i].answer, "", 0), -1);
         if (f.e.code != cases[i].code)
             fail_msg("%s for: %s", f.e.message, cases[i].answer);
-        close_socket(&f);
+        close_websocket(&f);
     }
-}
-
-/* What goes to the guest of keys that are typed one at a time, or all at once. */
-static void expect_keys(const char *typed, const char *keys, bool detaches)
-{
-    for (size_t piece = 1; piece <= 100; piece += 99) {
-        struct detach_key k = {0};
-        uint8_t passed[128];
-        size_t used = 0, size = strlen(typed);
-        bool has_detached = false;
-
-        for (size_t at = 0; at < size && !has_detached; at += piece) {
-            size_t n = size - at < piece ? size - at : piece, count = 0;
-            has_detached =
-                detach_key_filter(&k, (const uint8_t *)typed + at, n, passed + used, &count);
-            assert_true(count <= n + 1);
-            used += count;
-        }
-        assert_int_equal(has_detached, detaches);
-        assert_int_equal(used, strlen(keys));
-        assert_memory_equal(passed, keys, used);
-    }
-}
-
-static void knows_the_detach_key(void **state)
-{
-    (void)state;
-    expect_keys("ls -l\r", "ls -l\r", false);
-    expect_keys("~.", "", true);
-    expect_keys("ls\r~.more", "ls\r", true);
-    expect_keys("ls\n~.", "ls\n", true);
-    expect_keys("ls ~.\r", "ls ~.\r", false);
-    expect_keys("~/bin\r", "~/bin\r", false);
-    expect_keys("~~.\r", "~.\r", false);
-    expect_keys("\r~\r~.", "\r~\r", true);
-    expect_keys("\003\r~.", "\003\r", true);
-    expect_keys("~a~.", "~a~.", false);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(talks_both_ways),      cmocka_unit_test(says_goodbye),
-        cmocka_unit_test(ends_with_its_peer),   cmocka_unit_test(refuses_other_answers),
-        cmocka_unit_test(knows_the_detach_key),
+        cmocka_unit_test(talks_both_ways),
+        cmocka_unit_test(says_goodbye),
+        cmocka_unit_test(ends_with_its_peer),
+        cmocka_unit_test(refuses_other_answers),
     };
 
     interrupt_init();
