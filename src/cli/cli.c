@@ -2,12 +2,12 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
 #include "cli/common/interrupt.h"
-#include "cli/common/places.h"
+#include "cli/common/report.h"
+#include "cli/doctor/doctor.h"
 
 static const struct command *const commands[] = {
     &command_run,  &command_create, &command_exec, &command_shell, &command_logs, &command_input,
@@ -36,21 +36,6 @@ void cli_print_commands(void)
         printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
 }
 
-const char *command_socket(const char *option)
-{
-    const char *named = option != NULL ? option : getenv("CLOCHE_SOCKET");
-
-    return named != NULL && named[0] != '\0' ? named : PLACE_SOCKET;
-}
-
-void command_print_error(const struct error *e)
-{
-    char text[sizeof(*e) + 16];
-
-    error_format(e, text, sizeof(text));
-    fprintf(stderr, "cloche: %s\n", text);
-}
-
 int cli_main(int argc, char **argv)
 {
     struct error e = ERROR_INIT;
@@ -59,7 +44,7 @@ int cli_main(int argc, char **argv)
     if (command == NULL) {
         (void)error_set(&e, ERR_USAGE, "unknown command \"%s\"", argv[0]);
         (void)error_remedy(&e, "See `cloche --help`.");
-        command_print_error(&e);
+        report_error(&e);
         return error_exit_code(e.code);
     }
     interrupt_init();
@@ -70,7 +55,7 @@ int cli_main(int argc, char **argv)
     if (interrupt_signal() != 0)
         return 128 + interrupt_signal();
     if (code < 0) {
-        command_print_error(&e);
+        report_error(&e);
         return error_exit_code(e.code);
     }
     return code;

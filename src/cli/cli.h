@@ -1,4 +1,4 @@
-/* The command line's sub-commands that talk to a daemon: run, exec, ps, rm, cp, info, doctor. */
+/* The command line's sub-commands, all but `cloche serve`: most talk to a daemon. */
 #pragma once
 
 #include <stdbool.h>

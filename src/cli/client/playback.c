@@ -10,8 +10,8 @@
 #include "base/base64.h"
 #include "base/fd.h"
 #include "cli/client/records.h"
-#include "cli/common/command.h"
 #include "cli/common/interrupt.h"
+#include "cli/common/report.h"
 #include "json/json_write.h"
 
 #define EXIT_TIMEOUT 124
@@ -216,6 +216,6 @@ int playback_run(struct client *c, const struct playback_options *options, struc
         *e = p.missing;
         return -1;
     }
-    command_print_error(&p.missing); /* the command's own failure says more */
+    report_error(&p.missing); /* the command's own failure says more */
     return p.exit_code;
 }

@@ -1,10 +1,8 @@
 /*
- * cloche cp: a file or a tree (cp_tree.c) into a sandbox or out of it, streamed, so of any size. A
+ * cloche cp: a file or a tree (cp_tree.h) into a sandbox or out of it, streamed, so of any size. A
  * file that arrives here is written beside its place and renamed, so that a copy cut short leaves
  * the old one alone.
  */
-#include "cli/commands/cp.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,36 +13,17 @@
 
 #include "base/fd.h"
 #include "cli/client/client.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/commands/cp_place.h"
+#include "cli/commands/cp_tree.h"
+#include "cli/common/arguments.h"
 #include "cli/common/interrupt.h"
+#include "cli/common/places.h"
 #include "cloche/limits.h"
-#include "http/target.h"
 #include "json/json.h"
 
 #define PIECE_BYTES (64 * KIB)
 #define TEMP_SUFFIX ".cloche-XXXXXX"
-
-/* "ID:/path" is in a sandbox; ids begin with sb_, so that a local name with a colon stays local. */
-static int parse_place(const struct command *command, const char *text, struct cp_place *ret_place,
-                       struct error *e)
-{
-    const char *colon = strchr(text, ':');
-    bool guest = strncmp(text, "sb_", 3) == 0 && colon != NULL;
-    size_t id_size = guest ? (size_t)(colon - text) : 0;
-    const char *path = guest ? colon + 1 : text;
-
-    *ret_place = (struct cp_place){.id = ""};
-    if (id_size >= sizeof(ret_place->id) || strlen(path) >= sizeof(ret_place->path))
-        return arguments_refuse(command, e, "\"%.100s...\" is too long", text);
-    if (guest && path[0] != '/')
-        return arguments_refuse(command, e, "\"%s\": a path in a sandbox begins with a slash",
-                                text);
-    if (path[0] == '\0')
-        return arguments_refuse(command, e, "an empty path");
-    memcpy(ret_place->id, text, id_size);
-    memcpy(ret_place->path, path, strlen(path));
-    return 0;
-}
 
 static bool is_local_directory(const struct cp_place *p)
 {
@@ -102,25 +81,13 @@ static int find_tree(const char *socket_path, const struct cp_place *from,
     *ret_is_tree = is_local_directory(from);
     if (from->id[0] == '\0' || strcmp(to->path, "-") == 0)
         return 0;
-    result = cp_make_target(from, "/files/stat", "&follow=true", &target, e);
+    result = cp_place_target(from, "/files/stat", "&follow=true", &target, e);
     if (result == 0)
         result = client_call(socket_path, "GET", (const char *)buffer_bytes(&target), &reply, e);
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(reply, "type");
     *ret_is_tree = cJSON_IsString(type) && strcmp(type->valuestring, "directory") == 0;
     buffer_fini(&target);
     return result;
-}
-
-int cp_make_target(const struct cp_place *p, const char *call, const char *query,
-                   struct buffer *ret_target, struct error *e)
-{
-    if (buffer_append_text(ret_target, "/v1/sandboxes/") != 0 ||
-        http_escape_append(ret_target, p->id) != 0 || buffer_append_text(ret_target, call) != 0 ||
-        buffer_append_text(ret_target, "?path=") != 0 ||
-        http_escape_append(ret_target, p->path) != 0 ||
-        buffer_append_text(ret_target, query) != 0 || buffer_append(ret_target, "", 1) != 0)
-        return error_set(e, ERR_USAGE, "the path is too long");
-    return 0;
 }
 
 static int put(const char *socket_path, const struct cp_place *from, const struct cp_place *to,
@@ -140,7 +107,7 @@ static int put(const char *socket_path, const struct cp_place *from, const struc
     bool regular = S_ISREG(st.st_mode);
     (void)snprintf(query, sizeof(query), "&mode=%03o",
                    regular && !is_stdin ? (unsigned)(st.st_mode & 0777) : 0644u);
-    if (cp_make_target(to, "/files", query, &target, e) == 0 &&
+    if (cp_place_target(to, "/files", query, &target, e) == 0 &&
         client_open(&c, socket_path, e) == 0) {
         const struct client_request request = {.method = "PUT",
                                                .target = (const char *)buffer_bytes(&target),
@@ -215,7 +182,7 @@ static int get(const char *socket_path, const struct cp_place *from, const struc
     struct client c;
     int result = -1;
 
-    if (cp_make_target(from, "/files", "", &target, e) == 0 &&
+    if (cp_place_target(from, "/files", "", &target, e) == 0 &&
         client_open(&c, socket_path, e) == 0) {
         const struct client_request request = {.method = "GET",
                                                .target = (const char *)buffer_bytes(&target),
@@ -263,13 +230,13 @@ static int run_cp(const struct command *command, int argc, char **argv, struct e
         return 0;
     if (count != 2)
         return arguments_refuse(command, e, "from where to where?");
-    if (parse_place(command, paths[0], &from, e) != 0 ||
-        parse_place(command, paths[1], &to, e) != 0)
+    if (cp_place_parse(command, paths[0], &from, e) != 0 ||
+        cp_place_parse(command, paths[1], &to, e) != 0)
         return -1;
     if ((from.id[0] != '\0') == (to.id[0] != '\0'))
         return arguments_refuse(command, e,
                                 "one of the two places is in a sandbox, as in ID:/path");
-    return copy(command_socket(socket_option), &from, &to, e);
+    return copy(place_socket(socket_option), &from, &to, e);
 }
 
 const struct command command_cp = {

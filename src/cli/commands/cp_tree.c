@@ -1,8 +1,10 @@
 /*
- * Trees of `cloche cp`, as archives on the way. One that goes in is packed by a thread of its own,
- * which writes to a pipe: reading the disk blocks, and sending must not wait for it to be packed
- * whole. One that comes out is unpacked as it comes.
+ * A tree that goes in is packed by a thread of its own, which writes to a pipe: reading the disk
+ * blocks, and sending must not wait for it to be packed whole. One that comes out is unpacked as it
+ * comes.
  */
+#include "cli/commands/cp_tree.h"
+
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
@@ -18,7 +20,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "cli/client/client.h"
-#include "cli/commands/cp.h"
 #include "cli/common/progress.h"
 
 #define PIECE_BYTES (64 * KIB)
@@ -240,7 +241,7 @@ int cp_put_tree(const char *socket_path, const struct cp_place *from, const stru
     struct client c;
     int result = -1;
 
-    if (cp_make_target(to, "/files/tar", "", &target, e) == 0 &&
+    if (cp_place_target(to, "/files/tar", "", &target, e) == 0 &&
         client_open(&c, socket_path, e) == 0) {
         c.on_wait = meter_tick;
         c.on_wait_context = &meter;
@@ -377,7 +378,7 @@ int cp_get_tree(const char *socket_path, const struct cp_place *from, const stru
     struct client c;
     int result = -1;
 
-    if (cp_make_target(from, "/files/tar", "", &target, e) == 0 &&
+    if (cp_place_target(from, "/files/tar", "", &target, e) == 0 &&
         client_open(&c, socket_path, e) == 0) {
         const struct client_request request = {.method = "GET",
                                                .target = (const char *)buffer_bytes(&target),

@@ -3,7 +3,9 @@
 
 #include "cli/client/client.h"
 #include "cli/client/request.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cli/common/progress.h"
 #include "cloche/limits.h"
 #include "json/json.h"
@@ -105,7 +107,7 @@ static int run_create(const struct command *command, int argc, char **argv, stru
     arguments_init(&p, command, options, argc, argv);
     if (arguments_parse_all(&p, NULL, 0, &count, e) != 0)
         return -1;
-    return p.help ? 0 : create(command_socket(socket_option), &shape, e);
+    return p.help ? 0 : create(place_socket(socket_option), &shape, e);
 }
 
 const struct command command_create = {

@@ -14,7 +14,9 @@
 #include "cli/client/playback.h"
 #include "cli/client/request.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cli/common/spawn.h"
 #include "cloche/limits.h"
 #include "json/json_write.h"
@@ -36,7 +38,7 @@ struct exec_arguments {
     pid_t feeder;   /* who does that; 0: nobody */
 };
 
-/* Neither a terminal's input nor none at all is passed on. */
+/* A terminal's input is not passed on. */
 static bool has_input(void)
 {
     struct stat st;
@@ -51,7 +53,7 @@ static int on_start(void *context, uint32_t pid, struct error *e)
     char number[16];
 
     (void)snprintf(number, sizeof(number), "%u", pid);
-    const char *const argv[] = {"cloche", "input", "--quiet", "--socket", command_socket(a->socket),
+    const char *const argv[] = {"cloche", "input", "--quiet", "--socket", place_socket(a->socket),
                                 a->id,    number,  NULL};
     if (!a->has_input)
         return 0;
@@ -97,7 +99,7 @@ static int send_exec(struct exec_arguments *a, const struct buffer *body, struct
                                            .body = buffer_bytes(body),
                                            .size = body->size};
     if (result == 0)
-        result = client_open(&c, command_socket(a->socket), e);
+        result = client_open(&c, place_socket(a->socket), e);
     if (result == 0) {
         result = client_send(&c, &request, e);
         if (result == 0)

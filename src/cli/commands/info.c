@@ -2,7 +2,9 @@
 #include <stdio.h>
 
 #include "cli/client/client.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 
 #define NAME_BYTES_MAX 256u
 
@@ -79,10 +81,10 @@ static int run_info(const struct command *command, int argc, char **argv, struct
         return -1;
     if (p.help)
         return 0;
-    if (client_call(command_socket(socket_option), "GET", "/v1/info", &reply, e) != 0)
+    if (client_call(place_socket(socket_option), "GET", "/v1/info", &reply, e) != 0)
         return -1;
     if (!json) {
-        printf("%-28s %s\n", "socket", command_socket(socket_option));
+        printf("%-28s %s\n", "socket", place_socket(socket_option));
         print_object("", reply, 1);
         return 0;
     }

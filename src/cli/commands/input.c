@@ -4,7 +4,9 @@
 
 #include "cli/client/client.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cloche/limits.h"
 
 static int run_input(const struct command *command, int argc, char **argv, struct error *e)
@@ -34,7 +36,7 @@ static int run_input(const struct command *command, int argc, char **argv, struc
     int result = target_make(&target, operands[0], operands[1],
                              keep_open ? "/stdin?close=false" : "/stdin?close=true", e);
     if (result == 0)
-        result = client_open(&c, command_socket(socket_option), e);
+        result = client_open(&c, place_socket(socket_option), e);
     if (result == 0) {
         const struct client_request request = {.method = "POST",
                                                .target = (const char *)buffer_bytes(&target),

@@ -3,7 +3,9 @@
 
 #include "cli/client/client.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cloche/limits.h"
 #include "json/json_write.h"
 
@@ -64,9 +66,9 @@ static int run_kill(const struct command *command, int argc, char **argv, struct
         target_make(&target, operands[0], operands[1], signal_name != NULL ? "/signal" : "", e);
     const char *text = (const char *)buffer_bytes(&target);
     if (result == 0 && signal_name != NULL)
-        result = send_signal(command_socket(socket_option), text, signal_name, e);
+        result = send_signal(place_socket(socket_option), text, signal_name, e);
     else if (result == 0)
-        result = client_call(command_socket(socket_option), "DELETE", text, NULL, e);
+        result = client_call(place_socket(socket_option), "DELETE", text, NULL, e);
     buffer_fini(&target);
     return result;
 }

@@ -4,7 +4,9 @@
 #include "cli/client/client.h"
 #include "cli/client/playback.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cloche/limits.h"
 
 static int play(const char *socket_path, const char *target, struct error *e)
@@ -57,7 +59,7 @@ static int run_logs(const struct command *command, int argc, char **argv, struct
                        (unsigned long long)from);
     int result = target_make(&target, operands[0], operands[1], query, e);
     if (result == 0)
-        result = play(command_socket(socket_option), (const char *)buffer_bytes(&target), e);
+        result = play(place_socket(socket_option), (const char *)buffer_bytes(&target), e);
     buffer_fini(&target);
     return result;
 }

@@ -6,7 +6,9 @@
 #include "base/clock.h"
 #include "cli/client/client.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
 #include "cloche/limits.h"
 #include "http/target.h"
 
@@ -33,7 +35,7 @@ static int number_of(const cJSON *object, const char *name)
     return cJSON_IsNumber(item) ? item->valueint : 0;
 }
 
-/* "2 h 5 min" until (or since) a time of the API's; "-" where it is none. */
+/* "2 h 5 min" until (or since) a time of the API's; "-" where it is not one. */
 static void format_distance(const char *when, bool ahead, char *ret_text, size_t size)
 {
     struct tm tm = {0};
@@ -129,7 +131,7 @@ static int take_page(struct ps_arguments *a, char *next, size_t next_size, struc
     if (result != 0)
         (void)error_set(e, ERR_INTERNAL, "the request's target is too long");
     else
-        result = client_call(command_socket(a->socket), "GET", (const char *)buffer_bytes(&target),
+        result = client_call(place_socket(a->socket), "GET", (const char *)buffer_bytes(&target),
                              &reply, e);
     buffer_fini(&target);
     if (result != 0)
@@ -175,7 +177,7 @@ static int list_processes(const struct ps_arguments *a, const char *id, struct e
     int result = target_make(&target, id, NULL, "/processes", e);
 
     if (result == 0)
-        result = client_call(command_socket(a->socket), "GET", (const char *)buffer_bytes(&target),
+        result = client_call(place_socket(a->socket), "GET", (const char *)buffer_bytes(&target),
                              &reply, e);
     buffer_fini(&target);
     if (result != 0)

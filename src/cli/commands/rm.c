@@ -3,8 +3,11 @@
 
 #include "cli/client/client.h"
 #include "cli/client/target.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
 #include "cli/common/interrupt.h"
+#include "cli/common/places.h"
+#include "cli/common/report.h"
 #include "cloche/limits.h"
 
 static int remove_one(const char *socket_path, const char *id, struct error *e)
@@ -40,12 +43,12 @@ static int run_rm(const struct command *command, int argc, char **argv, struct e
         return arguments_refuse(command, e, "which sandboxes?");
     for (size_t i = 0; i < count && interrupt_signal() == 0; i++) {
         struct error one = ERROR_INIT;
-        if (remove_one(command_socket(socket_option), ids[i], &one) == 0) {
+        if (remove_one(place_socket(socket_option), ids[i], &one) == 0) {
             printf("%s\n", ids[i]);
             continue;
         }
         if (result != 0)
-            command_print_error(e); /* the last one is printed by whoever called us */
+            report_error(e); /* the last one is printed by whoever called us */
         *e = one;
         result = -1;
     }

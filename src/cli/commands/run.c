@@ -10,8 +10,10 @@
 #include "cli/client/own_daemon.h"
 #include "cli/client/playback.h"
 #include "cli/client/request.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
 #include "cli/common/interrupt.h"
+#include "cli/common/places.h"
 #include "cli/common/progress.h"
 #include "cloche/limits.h"
 #include "json/json_write.h"
@@ -184,7 +186,7 @@ static int send_run(const struct run_arguments *a, const struct buffer *body,
     struct progress progress = {.what = "starting a sandbox (the first of its kind boots)"};
     struct own_daemon own = {0};
     struct client c = {.fd = -1};
-    int result = connect_daemon(&c, command_socket(a->socket), &own, e);
+    int result = connect_daemon(&c, place_socket(a->socket), &own, e);
 
     if (result == 0) {
         c.on_wait = on_wait;

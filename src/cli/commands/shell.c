@@ -12,8 +12,10 @@
 #include "cli/client/client.h"
 #include "cli/client/client_websocket.h"
 #include "cli/client/playback.h"
-#include "cli/common/command.h"
+#include "cli/commands/commands.h"
+#include "cli/common/arguments.h"
 #include "cli/common/interrupt.h"
+#include "cli/common/places.h"
 #include "cli/terminal/detach_key.h"
 #include "cli/terminal/raw_terminal.h"
 #include "cloche/limits.h"
@@ -258,7 +260,7 @@ static int run_shell(const struct command *command, int argc, char **argv, struc
     s.argc = (size_t)(p.argc - p.next);
     if (s.attach != NULL && (s.argc > 0 || s.cwd != NULL || s.user != NULL))
         return arguments_refuse(command, e, "--attach takes a terminal as it is");
-    s.socket_path = command_socket(s.socket_path);
+    s.socket_path = place_socket(s.socket_path);
     if (raw_terminal_check(e) != 0)
         return -1;
     return open_shell(&s, e);

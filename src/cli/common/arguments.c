@@ -27,7 +27,8 @@ int arguments_refuse(const struct command *command, struct error *e, const char 
     return error_remedy(e, "See `cloche %s --help`.", command->name);
 }
 
-int arguments_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+/* A decimal number with nothing around it, from `min` to `max`: 0, or -1. */
+static int read_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
 {
     char *end;
 
@@ -95,7 +96,7 @@ static int store(const struct argument_parser *p, const struct argument_option *
                                     ARGUMENT_ITEMS_MAX);
         o->items->items[o->items->count++] = value;
     }
-    if (o->number != NULL && arguments_number(value, o->number_min, o->number_max, o->number) != 0)
+    if (o->number != NULL && read_number(value, o->number_min, o->number_max, o->number) != 0)
         return arguments_refuse(p->command, e, "--%s %s: not a number from %llu to %llu", o->name,
                                 value, (unsigned long long)o->number_min,
                                 (unsigned long long)o->number_max);

@@ -58,7 +58,3 @@ int arguments_parse_all(struct argument_parser *p, const char **ret_operands, si
 /* A usage error of this command, with the remedy to look at its help; returns -1. */
 int arguments_refuse(const struct command *command, struct error *e, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-
-/* A decimal number with nothing around it, from `min` to `max`: 0, or -1. */
-int arguments_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
-    __attribute__((warn_unused_result));

@@ -2,10 +2,18 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static const char *const beside_program[] = {"images", "../images", "../lib/cloche/images"};
+
+const char *place_socket(const char *option)
+{
+    const char *named = option != NULL ? option : getenv("CLOCHE_SOCKET");
+
+    return named != NULL && named[0] != '\0' ? named : PLACE_SOCKET;
+}
 
 void place_images_dir(char *ret_path, size_t size)
 {

@@ -1,12 +1,10 @@
-/* cloche doctor: what this host has, line by line, and how to mend what is missing. */
 #include "cli/doctor/doctor.h"
 
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#include "base/fd.h"
-#include "cli/common/command.h"
+#include "cli/common/arguments.h"
+#include "cli/common/places.h"
+#include "cli/doctor/checks.h"
 
 static const struct {
     const char *name;
@@ -23,36 +21,6 @@ static const struct {
 
 static const char *const level_names[] = {
     [FINDING_OK] = "ok", [FINDING_WARN] = "warn", [FINDING_FAIL] = "fail"};
-
-void finding_set(struct finding *f, enum finding_level level, const char *format, ...)
-{
-    va_list args;
-
-    *f = (struct finding){.level = level};
-    va_start(args, format);
-    (void)vsnprintf(f->text, sizeof(f->text), format, args);
-    va_end(args);
-}
-
-void finding_remedy(struct finding *f, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    (void)vsnprintf(f->remedy, sizeof(f->remedy), format, args);
-    va_end(args);
-}
-
-size_t doctor_read(const char *path, char *ret_text, size_t size)
-{
-    FD_AUTO int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? 0 : fd_read_full(fd, ret_text, size - 1);
-
-    if (n < 0)
-        n = 0;
-    ret_text[n] = '\0';
-    return (size_t)n;
-}
 
 static int run_doctor(const struct command *command, int argc, char **argv, struct error *e)
 {
@@ -78,7 +46,7 @@ static int run_doctor(const struct command *command, int argc, char **argv, stru
         return -1;
     if (p.help)
         return 0;
-    paths.socket = command_socket(paths.socket);
+    paths.socket = place_socket(paths.socket);
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         struct finding f = {.level = FINDING_FAIL};
         checks[i].check(&f, &paths);

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "cli/doctor/doctor.h"
+#include "cli/doctor/checks.h"
 
 #define KERNEL_MAJOR_MIN 5u
 #define KERNEL_MINOR_MIN 10u
@@ -93,8 +93,8 @@ void doctor_check_cgroup(struct finding *f, const struct doctor_paths *paths)
     bool any_v1 = false, any_v2 = false;
 
     (void)paths;
-    (void)doctor_read("/sys/fs/cgroup/cgroup.controllers", v2, sizeof(v2));
-    (void)doctor_read("/proc/self/mounts", mounts, sizeof(mounts));
+    finding_read("/sys/fs/cgroup/cgroup.controllers", v2, sizeof(v2));
+    finding_read("/proc/self/mounts", mounts, sizeof(mounts));
     for (size_t i = 0; i < sizeof(controllers) / sizeof(controllers[0]); i++) {
         bool in_v2 = word_in(v2, controllers[i]);
         bool in_v1 = !in_v2 && mounted_v1(mounts, controllers[i]);
@@ -122,7 +122,7 @@ void doctor_check_seccomp(struct finding *f, const struct doctor_paths *paths)
     char actions[256];
 
     (void)paths;
-    (void)doctor_read("/proc/sys/kernel/seccomp/actions_avail", actions, sizeof(actions));
+    finding_read("/proc/sys/kernel/seccomp/actions_avail", actions, sizeof(actions));
     if (word_in(actions, "kill_process")) {
         finding_set(f, FINDING_OK, "filters that kill the process");
         return;

@@ -12,7 +12,7 @@
 
 #include "base/fd.h"
 #include "base/host.h"
-#include "cli/doctor/doctor.h"
+#include "cli/doctor/checks.h"
 
 static const struct {
     int number;

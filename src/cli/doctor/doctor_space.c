@@ -13,7 +13,7 @@
 
 #include "cli/client/client.h"
 #include "cli/common/places.h"
-#include "cli/doctor/doctor.h"
+#include "cli/doctor/checks.h"
 #include "cloche/limits.h"
 
 #define MEMORY_NEEDED_MIB 512u
@@ -26,7 +26,7 @@ static unsigned long long memory_available_mib(void)
     char text[4096];
     struct sysinfo info;
 
-    (void)doctor_read("/proc/meminfo", text, sizeof(text));
+    finding_read("/proc/meminfo", text, sizeof(text));
     const char *line = strstr(text, "MemAvailable:");
     if (line != NULL)
         return strtoull(line + sizeof("MemAvailable:") - 1, NULL, 10) / 1024;

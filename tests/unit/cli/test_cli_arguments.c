@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "cli/common/arguments.h"
 #include "cli/common/command.h"
 
 static const struct command command = {

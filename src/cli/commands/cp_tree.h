@@ -1,19 +1,8 @@
-/* cloche cp: a file at a time (cp.c), or a tree (cp_tree.c). */
+/* Trees of `cloche cp`, as archives on the way. */
 #pragma once
 
-#include "base/buffer.h"
 #include "base/error.h"
-#include "cloche/limits.h"
-
-/* One side of the copy. */
-struct cp_place {
-    char id[SANDBOX_ID_BYTES_MAX]; /* empty: here */
-    char path[CHANNEL_PATH_MAX];   /* "-" here: standard input or output */
-};
-
-/* The request's target for a call ("/files", "/files/tar") with the place's path. */
-int cp_make_target(const struct cp_place *p, const char *call, const char *query,
-                   struct buffer *ret_target, struct error *e) __attribute__((warn_unused_result));
+#include "cli/commands/cp_place.h"
 
 /*
  * Copy what a directory holds to another, which is made where it is missing. What comes out of a
