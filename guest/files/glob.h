@@ -3,7 +3,7 @@
  * and `[!a-z]` for one of (not of) a set, `\` takes the next character as it is, and a component of
  * `**` stands for any number of components, none included. A leading dot is like any character.
  * Nothing is malformed: a bracket that is not closed stands for itself. A character is one of UTF-8
- * or, where the bytes are none, a byte.
+ * or, where the bytes are not one, a byte.
  */
 #pragma once
 

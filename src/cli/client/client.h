@@ -1,8 +1,8 @@
 /*
  * One HTTP/1.1 request over the daemon's Unix socket, and its reply. A connection carries one
  * request: the daemon takes its closing as the client's going away, so closing it early (Ctrl-C)
- * ends a command that runs. All waits can be interrupted (cli/interrupt.h). The reply is parsed as
- * strictly as the daemon parses requests.
+ * ends a command that runs. All waits can be interrupted (cli/common/interrupt.h). The reply is
+ * parsed as strictly as the daemon parses requests.
  */
 #pragma once
 

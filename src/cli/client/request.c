@@ -64,7 +64,7 @@ int request_read_stdin(struct buffer *ret_input, struct error *e)
     ssize_t n;
 
     if (isatty(STDIN_FILENO) || fstat(STDIN_FILENO, &st) != 0)
-        return 0; /* a closed stdin is none */
+        return 0; /* a closed stdin has nothing to say */
     do {
         if (wait_for_stdin(&progress, start_ns, e) != 0)
             return -1;
@@ -79,7 +79,7 @@ int request_read_stdin(struct buffer *ret_input, struct error *e)
     return n == 0 ? 0 : error_errno(e, errno, "standard input");
 }
 
-/* JSON carries text: bytes that are none would arrive as something else. */
+/* JSON carries text: bytes that are not text would arrive as something else. */
 static int put_text(struct json_writer *w, const char *key, const char *text, const char *what,
                     struct error *e)
 {
