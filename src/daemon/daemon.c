@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,10 +58,9 @@ struct role {
 /* --- stop --------------------------------------------------------------------------------------
  */
 
-/* The server knows one context, which is its handlers'. */
-static void on_server_stopped(void *context)
+static void on_server_stopped(void *arg)
 {
-    struct role *r = (struct role *)((char *)context - offsetof(struct role, api));
+    struct role *r = arg;
 
     r->server_stopped = true;
 }
@@ -92,7 +90,7 @@ static void stop(struct role *r)
     r->stop_ns = clock_mono_ns();
     shape_set_stop(r->shapes);
     sandbox_table_stop(r->sandboxes);
-    server_stop(r->server, STOP_GRACE_MS, on_server_stopped);
+    server_stop(r->server, STOP_GRACE_MS, on_server_stopped, r);
     (void)uv_timer_start(&r->stop_timer, on_stop_tick, 0, STOP_CHECK_MS);
 }
 

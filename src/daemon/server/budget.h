@@ -29,7 +29,7 @@ struct exchange_budget {
 /* Charges `bytes`; false, and nothing is charged, where they would be too many. */
 static inline bool budget_take(struct budget *b, uint64_t bytes)
 {
-    if (b->bytes > b->bytes_max || bytes > b->bytes_max - b->bytes)
+    if (bytes > b->bytes_max - b->bytes)
         return false;
     b->bytes += bytes;
     return true;

@@ -3,20 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "cloche/limits.h"
-#include "daemon/server/exchange_private.h"
-#include "daemon/server/server_private.h"
-
-/* So much is asked for at once while no body is expected: most heads are small, and most
- * connections idle. */
-#define READ_HEAD_BYTES 4096u
 
 /* A client that reads as fast as we write must not keep the loop from the others. */
 #define SENDS_PER_TURN 16u
@@ -26,13 +18,8 @@ static void on_handle_closed(uv_handle_t *handle)
     struct connection *c = handle->data;
 
     assert(c->handles > 0);
-    if (--c->handles > 0 || c->phase != CONNECTION_CLOSED)
-        return;
-    assert(c->exchange == NULL);
-    struct server *s = c->server;
-    LIST_REMOVE(c, entry);
-    free(c);
-    server_connection_gone(s);
+    if (--c->handles == 0 && c->closed)
+        c->owner->on_closed(c);
 }
 
 void connection_cut(struct connection *c)
@@ -48,8 +35,8 @@ void connection_cut(struct connection *c)
 
 void connection_close(struct connection *c)
 {
-    assert(c->exchange == NULL && c->phase != CONNECTION_CLOSED);
-    c->phase = CONNECTION_CLOSED;
+    assert(!c->closed);
+    c->closed = true;
     connection_cut(c);
     uv_close((uv_handle_t *)&c->timer, on_handle_closed);
 }
@@ -65,10 +52,9 @@ static bool is_hung_up(const struct connection *c)
 
 static void receive(struct connection *c)
 {
-    size_t want = c->phase == CONNECTION_HEAD ? READ_HEAD_BYTES : HTTP_INPUT_BYTES_MAX;
+    size_t room = buffer_room(&c->in);
+    size_t want = c->read_max < room ? c->read_max : room;
 
-    if (want > buffer_room(&c->in))
-        want = buffer_room(&c->in);
     if (want == 0 || c->eof)
         return;
     uint8_t *to = buffer_reserve(&c->in, want);
@@ -79,9 +65,7 @@ static void receive(struct connection *c)
     ssize_t size = recv(c->fd, to, want, MSG_DONTWAIT);
     if (size > 0) {
         c->read_ns = clock_mono_ns();
-        c->read_at_ms = uv_now(c->server->options.loop);
-        if (c->in.size == 0 && c->phase == CONNECTION_HEAD)
-            c->phase_since_ms = c->read_at_ms;
+        c->read_at_ms = uv_now(c->loop);
         buffer_commit(&c->in, (size_t)size);
     } else if (size == 0) {
         c->eof = true;
@@ -130,7 +114,7 @@ static void on_timer(uv_timer_t *timer)
 
 void connection_kick(struct connection *c)
 {
-    if (c->advancing || c->kicked || c->phase == CONNECTION_CLOSED)
+    if (c->advancing || c->kicked || c->closed)
         return;
     c->kicked = true;
     (void)uv_timer_start(&c->timer, on_timer, 0, 0);
@@ -145,7 +129,7 @@ void connection_break(struct connection *c)
 struct buffer *connection_out(struct connection *c)
 {
     if (connection_queued(c) == 0)
-        c->sent_at_ms = uv_now(c->server->options.loop);
+        c->sent_at_ms = uv_now(c->loop);
     return &c->out;
 }
 
@@ -183,7 +167,7 @@ void connection_flush(struct connection *c)
                 connection_break(c);
             return;
         }
-        c->sent_at_ms = uv_now(c->server->options.loop);
+        c->sent_at_ms = uv_now(c->loop);
         consume_sent(c, (size_t)sent);
     }
 }
@@ -193,10 +177,9 @@ void connection_flush(struct connection *c)
  * else stands for a byte out of band. */
 static int wanted_events(const struct connection *c)
 {
-    bool room = c->phase == CONNECTION_LINGER || buffer_room(&c->in) > 0;
     int events = UV_PRIORITIZED;
 
-    if (!c->eof && room)
+    if (!c->eof && buffer_room(&c->in) > 0)
         events |= UV_READABLE;
     else if (!c->eof && !c->half_closed)
         events |= UV_DISCONNECT;
@@ -207,10 +190,10 @@ static int wanted_events(const struct connection *c)
 
 static void set_waits(struct connection *c)
 {
-    uint64_t deadline_ms = connection_deadline_ms(c);
-    uint64_t now_ms = uv_now(c->server->options.loop);
+    uint64_t deadline_ms = c->owner->deadline_ms(c);
+    uint64_t now_ms = uv_now(c->loop);
 
-    if (c->in.size == 0 && c->in.capacity > READ_HEAD_BYTES && c->phase == CONNECTION_HEAD)
+    if (c->in.size == 0 && c->in.capacity > c->read_max)
         buffer_fini(&c->in);
     if (c->out.size == 0 && c->out.capacity > HTTP_REPLY_QUEUE_LOW)
         buffer_fini(&c->out);
@@ -228,17 +211,26 @@ static void set_waits(struct connection *c)
 
 void connection_advance(struct connection *c)
 {
-    if (c->phase == CONNECTION_CLOSED)
+    if (c->closed)
         return;
     assert(!c->advancing);
     c->kicked = false;
     c->advancing = true;
     do {
         connection_flush(c);
-    } while (connection_step(c));
+    } while (c->owner->step(c));
     c->advancing = false;
-    if (c->phase != CONNECTION_CLOSED)
+    if (!c->closed)
         set_waits(c);
+}
+
+void connection_body_begin(struct connection *c, const struct http_head *head)
+{
+    c->framing = head->framing;
+    c->body_left = head->framing == HTTP_BODY_LENGTH ? head->content_length : 0;
+    c->body_done = head->framing != HTTP_BODY_CHUNKED && c->body_left == 0;
+    c->body_bad = false;
+    http_chunked_init(&c->chunked);
 }
 
 enum http_result connection_body_next(struct connection *c, struct http_span *ret_piece,
@@ -260,27 +252,21 @@ enum http_result connection_body_next(struct connection *c, struct http_span *re
     return c->body_left == 0 ? HTTP_DONE : HTTP_MORE;
 }
 
-int connection_new(struct server *s, int fd, enum connection_phase phase)
+int connection_open(struct connection *c, const struct connection_owner *owner, uv_loop_t *loop,
+                    int fd)
 {
-    struct connection *c = calloc(1, sizeof(*c));
-
-    if (c == NULL || uv_poll_init(s->options.loop, &c->poll, fd) != 0) {
-        free(c);
-        (void)close(fd);
+    *c = (struct connection){.owner = owner, .loop = loop, .fd = fd};
+    if (uv_poll_init(loop, &c->poll, fd) != 0) {
+        fd_close(&c->fd);
         return -1;
     }
-    c->server = s;
-    c->phase = phase;
-    c->fd = fd;
     c->in.size_max = HTTP_INPUT_BYTES_MAX;
     c->out.size_max = HTTP_REPLY_QUEUE_MAX + 2 * HTTP_HEAD_BYTES_MAX;
-    (void)uv_timer_init(s->options.loop, &c->timer);
+    c->read_max = CONNECTION_READ_HEAD;
+    (void)uv_timer_init(loop, &c->timer);
     c->poll.data = c;
     c->timer.data = c;
     c->handles = 2;
-    c->phase_since_ms = uv_now(s->options.loop);
-    LIST_INSERT_HEAD(&s->connections, c, entry);
-    s->connection_count++;
     set_waits(c);
     return 0;
 }

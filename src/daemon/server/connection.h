@@ -1,26 +1,17 @@
 /*
- * One client's connection: the state machine under server.h and exchange.h, private to them.
+ * One client's connection: its socket, what has come and not been handled, what is to be sent. What
+ * the bytes mean is its owner's business, which it calls back through a table.
  *
- *   HEAD      between requests, or a head is coming        -> EXCHANGE, CLOSED
- *   EXCHANGE  a request is being handled, its reply sent   -> HEAD, SKIP, LINGER, CLOSED
- *   SKIP      the rest of a body that nobody read          -> HEAD, CLOSED
- *   LINGER    we have closed our side, after a refusal: what still comes is thrown away, so that
- *             the client gets to read the reply            -> CLOSED
- *   CLOSED    waits for the handles' close callbacks, then the memory goes
- *
- * All work happens in connection_advance, which runs steps until there is nothing to do and then
- * sets what to wait for. Functions of exchange.h only change state and, where they are not called
- * from a step, kick: the timer brings connection_advance at the next turn of the loop. So callbacks
- * never nest, and nothing is freed below a caller's feet.
- *
- * A client that is gone loses its descriptor at once (connection_cut), but the connection stays in
- * EXCHANGE until the handler has finished.
+ * All work happens in connection_advance, which has the owner take steps until there is nothing to
+ * do and then sets what to wait for. Functions of this header only change state and, where they are
+ * not called from a step, kick: the timer brings connection_advance at the next turn of the loop.
+ * So callbacks never nest, and nothing is freed below a caller's feet.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <sys/queue.h>
 #include <uv.h>
 
 #include "base/buffer.h"
@@ -28,39 +19,43 @@
 #include "http/chunked.h"
 #include "http/head.h"
 
-struct exchange;
-struct server;
+struct connection;
 
-enum connection_phase {
-    CONNECTION_HEAD,
-    CONNECTION_EXCHANGE,
-    CONNECTION_SKIP,
-    CONNECTION_LINGER,
-    CONNECTION_CLOSED
+/* So much is asked for at once while no body is expected: most heads are small, and most
+ * connections idle. */
+#define CONNECTION_READ_HEAD 4096u
+
+struct connection_owner {
+    /* Deals with what has come or changed; true when another step may follow. */
+    bool (*step)(struct connection *c);
+    /* Loop time at which the current wait ends, or 0 for never. */
+    uint64_t (*deadline_ms)(const struct connection *c);
+    /* The last call, after connection_close: the memory is the owner's again. */
+    void (*on_closed)(struct connection *c);
 };
 
+/* Embedded in its owner's own struct. */
 struct connection {
-    struct server *server;
-    LIST_ENTRY(connection) entry;
-    enum connection_phase phase;
-    int fd;
+    const struct connection_owner *owner;
+    uv_loop_t *loop;
+    int fd; /* -1: the client is gone */
     uv_poll_t poll;
     uv_timer_t timer;
     unsigned handles; /* open ones */
     int events;       /* what poll waits for */
     bool advancing;
     bool kicked;
+    bool closed;      /* waits for the handles' close callbacks */
     bool eof;         /* the client has closed its sending side and all bytes are in `in` */
     bool half_closed; /* the same, but bytes are left in the socket */
-    bool broken;      /* the client is gone; not yet told */
-    bool timed_out;   /* a deadline has passed; the step of the phase deals with it */
+    bool broken;      /* the client is gone, or to be cut off; not yet told */
+    bool timed_out;   /* a deadline has passed; for the owner to deal with and reset */
 
     struct buffer in;
-    size_t scanned;      /* of the head that is coming */
+    size_t read_max;     /* asked for at once; the owner's to set */
     uint64_t read_ns;    /* CLOCK_MONOTONIC of the last read */
     uint64_t read_at_ms; /* loop time of the last progress in each direction */
     uint64_t sent_at_ms;
-    uint64_t phase_since_ms; /* in HEAD: of the first byte, once there is one */
 
     /* The body of the current request. */
     enum http_framing framing;
@@ -68,19 +63,17 @@ struct connection {
     struct http_chunked chunked;
     bool body_done;
     bool body_bad; /* its framing is lost: nothing behind it can be read */
-    uint64_t skipped_bytes;
 
     struct buffer out;   /* heads and streamed bodies; sent before `whole` */
     struct buffer whole; /* a reply's body that was handed over in one piece */
-    bool close_after;    /* the reply said that the connection ends with it */
-    struct exchange *exchange;
 };
 
-/* Makes the connection for an accepted socket, which it owns, in HEAD or (one that was turned away)
- * in LINGER; -1 when that fails (the socket is closed then). */
-int connection_new(struct server *s, int fd, enum connection_phase phase);
+/* Opens a connection on an accepted socket, which it owns from then on; asks its owner for a
+ * deadline at once. -1 when that fails: the socket is closed then, and nothing was called. */
+int connection_open(struct connection *c, const struct connection_owner *owner, uv_loop_t *loop,
+                    int fd) __attribute__((nonnull, warn_unused_result));
 
-/* Runs the state machine. Not from inside a step. */
+/* Takes steps. Not from inside one. */
 void connection_advance(struct connection *c);
 
 /* Has connection_advance run soon. From anywhere. */
@@ -95,11 +88,14 @@ size_t connection_queued(const struct connection *c);
 /* Where to append what is to be sent. */
 struct buffer *connection_out(struct connection *c);
 
-/* Closes a connection that has no exchange. */
+/* Closes the descriptor of a client that is gone, and drops what is buffered. */
+void connection_cut(struct connection *c);
+
+/* Cuts, and ends the connection: on_closed follows from the loop. Once. */
 void connection_close(struct connection *c);
 
-/* Closes the descriptor of a client that is gone. */
-void connection_cut(struct connection *c);
+/* A request begins whose head says this about its body. */
+void connection_body_begin(struct connection *c, const struct http_head *head);
 
 /*
  * The next piece of the request's body at the front of `in`. `*ret_used` bytes are to be consumed
@@ -107,9 +103,3 @@ void connection_cut(struct connection *c);
  */
 enum http_result connection_body_next(struct connection *c, struct http_span *ret_piece,
                                       size_t *ret_used, struct error *e);
-
-/* One step of the current phase (connection_step.c); true when another may follow. */
-bool connection_step(struct connection *c);
-
-/* Loop time at which the current wait ends, or 0 for never (connection_step.c). */
-uint64_t connection_deadline_ms(const struct connection *c);

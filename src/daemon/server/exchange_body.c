@@ -5,7 +5,6 @@
 
 #include "cloche/limits.h"
 #include "daemon/server/exchange_private.h"
-#include "daemon/server/server_private.h"
 
 #define CONTINUE "HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -25,7 +24,7 @@ uint64_t exchange_body_length(const struct exchange *x)
 
 void exchange_body_drop(struct exchange *x)
 {
-    budget_give(&x->connection->server->options.budget->bodies, x->body.size);
+    budget_give(&x->service->budget->bodies, x->body.size);
     buffer_fini(&x->body);
 }
 
@@ -60,7 +59,7 @@ static void begin(struct exchange *x, enum exchange_reader reader, uint64_t size
     x->reader = reader;
     x->read_max = size_max;
     x->body.size_max = size_max;
-    c->read_at_ms = uv_now(c->server->options.loop);
+    c->read_at_ms = uv_now(c->loop);
     if (x->gone)
         error_set(&x->failure, ERR_UNREACHABLE, "the client has gone");
     else if ((length != EXCHANGE_LENGTH_UNKNOWN && length > size_max) || x->read_bytes > size_max)
@@ -77,8 +76,12 @@ void exchange_read_whole(struct exchange *x, uint64_t size_max,
     begin(x, READER_WHOLE, size_max);
 }
 
-void exchange_read_ahead(struct exchange *x)
+void exchange_read_ahead(struct exchange *x,
+                         void (*on_data)(struct exchange *x, const void *data, size_t size),
+                         void (*on_body)(struct exchange *x, const void *data, size_t size))
 {
+    x->on_data = on_data;
+    x->on_body = on_body;
     begin(x, READER_AHEAD, HTTP_JSON_BODY_MAX);
 }
 
@@ -99,14 +102,18 @@ void exchange_pause(struct exchange *x)
 void exchange_resume(struct exchange *x)
 {
     x->paused = false;
-    x->connection->read_at_ms = uv_now(x->connection->server->options.loop);
+    x->connection->read_at_ms = uv_now(x->service->loop);
     connection_kick(x->connection);
 }
 
-void exchange_read_upgraded(struct exchange *x,
-                            void (*on_data)(struct exchange *x, const void *data, size_t size),
-                            void (*on_end)(struct exchange *x, const struct error *failure))
+void exchange_upgrade(struct exchange *x, const char *protocol,
+                      void (*on_data)(struct exchange *x, const void *data, size_t size),
+                      void (*on_end)(struct exchange *x, const struct error *failure),
+                      void (*on_drain)(struct exchange *x))
 {
+    assert(x->connection->body_done);
+    exchange_start_upgrade(x, protocol, on_drain);
+    /* From here on all that the client sends is the body. */
     x->connection->framing = HTTP_BODY_UNTIL_CLOSE;
     x->connection->body_done = false;
     exchange_read_stream(x, UINT64_MAX, on_data, on_end);
@@ -130,6 +137,23 @@ void exchange_body_fail(struct exchange *x, const struct error *failure)
         exchange_reply_error(x, failure);
 }
 
+void exchange_tell_gone(struct exchange *x)
+{
+    struct error e = ERROR_INIT;
+
+    if (x->gone)
+        return;
+    x->gone = true;
+    if (x->finished)
+        return;
+    if (x->reader != READER_NONE) {
+        error_set(&e, ERR_UNREACHABLE, "the client has gone");
+        exchange_body_fail(x, &e);
+    } else if (x->on_gone != NULL) {
+        x->on_gone(x);
+    }
+}
+
 /* All of the body has been read. */
 static void complete(struct exchange *x)
 {
@@ -140,19 +164,17 @@ static void complete(struct exchange *x)
         x->on_end(x, NULL);
         return;
     }
-    if (reader == READER_AHEAD) {
+    if (reader == READER_AHEAD)
         x->read_called = false;
-        exchange_key_claim(x);
-        return;
-    }
     x->on_body(x, x->body.size > 0 ? (const void *)buffer_bytes(&x->body) : "", x->body.size);
-    exchange_body_drop(x);
+    if (reader == READER_WHOLE)
+        exchange_body_drop(x);
 }
 
 /* Hands one piece on; fills `e` where that cannot be. */
 static int take_piece(struct exchange *x, struct http_span piece, struct error *e)
 {
-    struct budget *bodies = &x->connection->server->options.budget->bodies;
+    struct budget *bodies = &x->service->budget->bodies;
 
     if (piece.size > x->read_max - x->read_bytes)
         return too_large(x, e);
@@ -168,7 +190,7 @@ static int take_piece(struct exchange *x, struct http_span piece, struct error *
         return error_set(e, ERR_NO_CAPACITY, "too many large requests at once");
     }
     if (x->reader == READER_AHEAD)
-        exchange_key_data(x, piece.data, piece.size);
+        x->on_data(x, piece.data, piece.size);
     return 0;
 }
 

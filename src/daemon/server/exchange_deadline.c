@@ -1,11 +1,5 @@
-/*
- * Request-Timeout: SECONDS, a client's own limit for the whole of a request, on any route. The name
- * says it in the unit that HTTP's other headers have; grpc-timeout has letters for units, and
- * Prefer: wait (RFC 7240) lets the work go on.
- *
- * When the time is over the handler sees its client go, and so stops what it does, as for any
- * client. This client is there, though, and gets an answer that is not the handler's.
- */
+#include "daemon/server/exchange_deadline.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
@@ -52,7 +46,7 @@ uint64_t exchange_deadline_ms(const struct exchange *x)
 {
     if (x->timeout_ms == 0 || x->late || x->finished)
         return 0;
-    return x->connection->phase_since_ms + x->timeout_ms;
+    return x->begun_ms + x->timeout_ms;
 }
 
 void exchange_expire(struct exchange *x)

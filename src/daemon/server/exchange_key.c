@@ -1,32 +1,91 @@
-/*
- * Idempotency-Key on the routes that have it (IETF draft httpapi-idempotency-key-header). The body
- * is read before the handler is called, because only both together say whether a request came
- * before: so handlers need not know of keys, and one that is not to be done again does not reach
- * them.
- *
- * A key is held from then until the handler has replied or given up. What the handler replied
- * counts, not what its client got to read: with the client gone in between, the reply is kept for
- * its next attempt.
- */
+#include "daemon/server/exchange_key.h"
+
 #include <assert.h>
+#include <sha2.h>
+#include <stdlib.h>
 
 #include "cloche/limits.h"
 #include "daemon/server/exchange_private.h"
-#include "daemon/server/server_private.h"
+#include "daemon/server/idempotency.h"
 
-int exchange_key_read(struct exchange *x, struct error *e)
+struct exchange_keys {
+    struct idempotency_table *table;
+    uv_timer_t timer; /* when the oldest key is to be forgotten */
+    void (*on_freed)(void *arg);
+    void *arg;
+};
+
+/* The key of one exchange, which has it as its watch until it is finished. */
+struct exchange_key {
+    struct exchange_keys *keys;
+    const char *name;
+    SHA2_CTX sha256;                 /* of what is asked for */
+    struct idempotency_entry *claim; /* from the body's end to the reply */
+    void (*proceed)(struct exchange *x);
+};
+
+static uint64_t now_ms(const struct exchange_keys *keys)
 {
-    const char *key = exchange_header(x, "Idempotency-Key");
-
-    if (key == NULL || x->match.route->key == ROUTE_NO_KEY)
-        return 0;
-    x->key = key;
-    return idempotency_check_key(key, e);
+    return uv_now(keys->timer.loop);
 }
 
-static uint64_t now_ms(const struct exchange *x)
+static void on_timer(uv_timer_t *timer);
+
+/* The first of the keys may be a new one. */
+static void watch_oldest(struct exchange_keys *keys)
 {
-    return uv_now(exchange_loop(x));
+    uint64_t due_ms = idempotency_expire(keys->table, now_ms(keys));
+
+    if (due_ms != 0)
+        (void)uv_timer_start(&keys->timer, on_timer, due_ms - now_ms(keys), 0);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    watch_oldest(timer->data);
+}
+
+int exchange_keys_new(uv_loop_t *loop, struct exchange_keys **ret_keys, struct error *e)
+{
+    struct exchange_keys *keys = calloc(1, sizeof(*keys));
+
+    if (keys == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory");
+    if (idempotency_table_new(&keys->table, e) != 0) {
+        free(keys);
+        return -1;
+    }
+    (void)uv_timer_init(loop, &keys->timer);
+    keys->timer.data = keys;
+    *ret_keys = keys;
+    return 0;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct exchange_keys *keys = handle->data;
+    void (*on_freed)(void *arg) = keys->on_freed;
+    void *arg = keys->arg;
+
+    idempotency_table_free(keys->table);
+    free(keys);
+    if (on_freed != NULL)
+        on_freed(arg);
+}
+
+void exchange_keys_free(struct exchange_keys *keys, void (*on_freed)(void *arg), void *arg)
+{
+    keys->on_freed = on_freed;
+    keys->arg = arg;
+    uv_close((uv_handle_t *)&keys->timer, on_timer_closed);
+}
+
+/* Piece by piece as it comes: a large body at once would keep the loop from everybody else. */
+static void on_data(struct exchange *x, const void *data, size_t size)
+{
+    struct exchange_key *key = x->watch_arg;
+
+    SHA256Update(&key->sha256, data, size);
 }
 
 static void replay(struct exchange *x, const struct idempotency_reply *reply)
@@ -40,90 +99,105 @@ static void replay(struct exchange *x, const struct idempotency_reply *reply)
         exchange_reply(x, reply->status, type, reply->data, reply->size);
 }
 
-void exchange_key_begin(struct exchange *x)
+/* All of the request is there: claims the key. */
+static void on_body(struct exchange *x, const void *data, size_t size)
 {
-    /* A client that wants a stream cannot read a reply that is none. */
-    const uint8_t form = exchange_accepts(x, NDJSON_TYPE);
-
-    SHA256Init(&x->sha256);
-    SHA256Update(&x->sha256, &form, 1);
-    exchange_read_ahead(x);
-}
-
-/* Piece by piece as it comes: a large body at once would keep the loop from everybody else. */
-void exchange_key_data(struct exchange *x, const void *data, size_t size)
-{
-    SHA256Update(&x->sha256, data, size);
-}
-
-void exchange_key_claim(struct exchange *x)
-{
+    struct exchange_key *key = x->watch_arg;
     struct idempotency_request request = {
-        .method = exchange_method(x), .target = exchange_target(x), .key = x->key};
+        .method = exchange_method(x), .target = exchange_target(x), .key = key->name};
     const struct idempotency_reply *reply = NULL;
     struct error e = ERROR_INIT;
 
-    SHA256Final(request.print, &x->sha256);
-    if (idempotency_claim(x->connection->server->keys, &request, now_ms(x), &x->claim, &reply,
-                          &e) != 0)
+    (void)data; /* on_data has seen it */
+    (void)size;
+    SHA256Final(request.print, &key->sha256);
+    if (idempotency_claim(key->keys->table, &request, now_ms(key->keys), &key->claim, &reply, &e) !=
+        0)
         exchange_reply_error(x, &e);
     else if (reply != NULL)
         replay(x, reply);
     else
-        x->match.route->handler(x);
-}
-
-void exchange_set_undone(struct exchange *x)
-{
-    x->undone = true;
+        key->proceed(x);
 }
 
 /* The end of the claim. */
-static struct idempotency_entry *take_claim(struct exchange *x)
+static struct idempotency_entry *take_claim(struct exchange_key *key)
 {
-    struct idempotency_entry *claim = x->claim;
+    struct idempotency_entry *claim = key->claim;
 
     assert(claim != NULL);
-    x->claim = NULL;
+    key->claim = NULL;
     return claim;
 }
 
 /* Without a reply that says what was done. */
-static void give_up_claim(struct exchange *x)
+static void give_up_claim(struct exchange_key *key, const struct exchange *x)
 {
-    struct server *s = x->connection->server;
+    struct exchange_keys *keys = key->keys;
 
     if (x->match.route->key == ROUTE_ONCE && !x->undone)
-        idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_BROKEN_OFF);
+        idempotency_spend(keys->table, take_claim(key), now_ms(keys), IDEMPOTENCY_BROKEN_OFF);
     else
-        idempotency_forget(s->keys, take_claim(x));
+        idempotency_forget(keys->table, take_claim(key));
 }
 
-void exchange_key_reply(struct exchange *x, int status, const char *content_type, const void *data,
-                        size_t size)
+static void on_reply(void *arg, struct exchange *x, int status, const char *content_type,
+                     const void *data, size_t size)
 {
-    struct server *s = x->connection->server;
+    struct exchange_key *key = arg;
+    struct exchange_keys *keys = key->keys;
 
-    if (x->claim == NULL)
+    if (key->claim == NULL)
         return;
     if (status >= 200 && status < 300)
-        idempotency_keep(s->keys, take_claim(x), now_ms(x), status, content_type, data, size);
+        idempotency_keep(keys->table, take_claim(key), now_ms(keys), status, content_type, data,
+                         size);
     else if (status >= 500) /* ours, maybe when all was done but for the reply */
-        give_up_claim(x);
+        give_up_claim(key, x);
     else
-        idempotency_forget(s->keys, take_claim(x));
-    server_watch_keys(s);
+        idempotency_forget(keys->table, take_claim(key));
+    watch_oldest(keys);
 }
 
-void exchange_key_finish(struct exchange *x)
+static void on_finish(void *arg, struct exchange *x)
 {
-    struct server *s = x->connection->server;
+    struct exchange_key *key = arg;
+    struct exchange_keys *keys = key->keys;
 
-    if (x->claim == NULL)
-        return;
-    if (x->started)
-        idempotency_spend(s->keys, take_claim(x), now_ms(x), IDEMPOTENCY_STREAMED);
-    else
-        give_up_claim(x);
-    server_watch_keys(s);
+    if (key->claim != NULL) {
+        if (x->started)
+            idempotency_spend(keys->table, take_claim(key), now_ms(keys), IDEMPOTENCY_STREAMED);
+        else
+            give_up_claim(key, x);
+        watch_oldest(keys);
+    }
+    free(key);
+}
+
+int exchange_key_begin(struct exchange *x, struct exchange_keys *keys,
+                       void (*proceed)(struct exchange *x), struct error *e)
+{
+    static const struct exchange_watch watch = {.on_reply = on_reply, .on_finish = on_finish};
+    const char *name = exchange_header(x, "Idempotency-Key");
+
+    if (name == NULL || x->match.route->key == ROUTE_NO_KEY) {
+        proceed(x);
+        return 0;
+    }
+    if (idempotency_check_key(name, e) != 0)
+        return -1;
+    struct exchange_key *key = calloc(1, sizeof(*key));
+    if (key == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory");
+    key->keys = keys;
+    key->name = name;
+    key->proceed = proceed;
+    x->watch = &watch;
+    x->watch_arg = key;
+    /* A client that wants a stream cannot read a reply that is not one. */
+    const uint8_t form = exchange_accepts(x, NDJSON_TYPE);
+    SHA256Init(&key->sha256);
+    SHA256Update(&key->sha256, &form, 1);
+    exchange_read_ahead(x, on_data, on_body);
+    return 0;
 }

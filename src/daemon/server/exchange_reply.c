@@ -9,7 +9,6 @@
 
 #include "cloche/limits.h"
 #include "daemon/server/exchange_private.h"
-#include "daemon/server/server_private.h"
 #include "http/write.h"
 #include "json/json_write.h"
 
@@ -28,7 +27,7 @@ static bool must_close(const struct exchange *x)
 {
     const struct connection *c = x->connection;
 
-    if (!x->head.keep_alive || c->server->stopping || c->body_bad)
+    if (!x->head.keep_alive || x->service->stopping || c->body_bad)
         return true;
     if (c->body_done)
         return false;
@@ -63,7 +62,7 @@ static int put_head(struct exchange *x, struct buffer *out, int status, const ch
         return -1;
     if (has_body && !chunked && http_header_put(out, "Content-Length", "%" PRIu64, length) != 0)
         return -1;
-    if (x->connection->close_after && http_header_put(out, "Connection", "close") != 0)
+    if (x->close_after && http_header_put(out, "Connection", "close") != 0)
         return -1;
     if (x->headers.size > 0 && buffer_append(out, buffer_bytes(&x->headers), x->headers.size) != 0)
         return -1;
@@ -93,7 +92,7 @@ static void start(struct exchange *x, int status, const char *content_type, uint
     x->discard = is_cut(x);
     if (x->discard)
         return;
-    c->close_after = must_close(x);
+    x->close_after = must_close(x);
     if (put_head(x, connection_out(c), status, content_type, length) != 0) {
         x->discard = true;
         connection_break(c);
@@ -104,7 +103,9 @@ static void start(struct exchange *x, int status, const char *content_type, uint
 void exchange_finish(struct exchange *x)
 {
     assert(!x->finished);
-    exchange_key_finish(x);
+    if (x->watch != NULL)
+        x->watch->on_finish(x->watch_arg, x);
+    x->watch = NULL;
     x->finished = true;
     x->reader = READER_NONE;
     connection_flush(x->connection);
@@ -127,7 +128,7 @@ void exchange_set_header(struct exchange *x, const char *name, const char *forma
 
 int exchange_hold(struct exchange *x, uint64_t bytes, struct error *e)
 {
-    if (!budget_take(&x->connection->server->options.budget->replies, bytes)) {
+    if (!budget_take(&x->service->budget->replies, bytes)) {
         (void)error_set(e, ERR_NO_CAPACITY, "the replies under way hold too many bytes together");
         return error_remedy(e, "Have output streamed (Accept: application/x-ndjson), fetch files "
                                "with GET .../files, or try again later.");
@@ -136,13 +137,22 @@ int exchange_hold(struct exchange *x, uint64_t bytes, struct error *e)
     return 0;
 }
 
+/* The handler has its whole reply; whether it can be sent is another matter. */
+static void tell_reply(struct exchange *x, int status, const char *content_type,
+                       const struct buffer *body)
+{
+    const void *data = body->size > 0 ? buffer_bytes(body) : NULL;
+
+    if (x->watch != NULL)
+        x->watch->on_reply(x->watch_arg, x, status, content_type, data, body->size);
+}
+
 void exchange_reply_buffer(struct exchange *x, int status, const char *content_type,
                            struct buffer *body)
 {
     struct connection *c = x->connection;
 
-    exchange_key_reply(x, status, content_type, body->size > 0 ? buffer_bytes(body) : NULL,
-                       body->size);
+    tell_reply(x, status, content_type, body);
     start(x, status, content_type, body->size);
     if (!x->discard && body->size > 0) {
         assert(c->whole.size == 0);
@@ -185,7 +195,9 @@ void exchange_reply_json(struct exchange *x, int status, cJSON *tree)
 
 void exchange_reply_empty(struct exchange *x)
 {
-    exchange_key_reply(x, 204, NULL, NULL, 0);
+    const struct buffer none = BUFFER_INIT(0);
+
+    tell_reply(x, 204, NULL, &none);
     start(x, 204, NULL, 0);
     exchange_finish(x);
 }
@@ -263,22 +275,19 @@ void exchange_start(struct exchange *x, int status, const char *content_type, ui
     connection_kick(x->connection);
 }
 
-void exchange_upgrade(struct exchange *x, const char *protocol,
-                      void (*on_data)(struct exchange *x, const void *data, size_t size),
-                      void (*on_end)(struct exchange *x, const struct error *failure),
-                      void (*on_drain)(struct exchange *x))
+void exchange_start_upgrade(struct exchange *x, const char *protocol,
+                            void (*on_drain)(struct exchange *x))
 {
     struct connection *c = x->connection;
 
-    assert(!x->started && !x->finished && c->body_done);
+    assert(!x->started && !x->finished);
     x->on_drain = on_drain;
     x->upgraded = x->started = true;
     x->length_left = UINT64_MAX;
     x->discard = is_cut(x);
-    c->close_after = true;
+    x->close_after = true;
     if (!x->discard && put_upgrade(x, connection_out(c), protocol) != 0)
         connection_break(c);
-    exchange_read_upgraded(x, on_data, on_end);
 }
 
 bool exchange_started(const struct exchange *x)
@@ -370,7 +379,7 @@ static int put_late_error(struct exchange *x, const struct error *e)
     int result = -1;
 
     buffer_fini(&x->headers); /* the handler's, for another reply */
-    c->close_after = must_close(x);
+    x->close_after = must_close(x);
     if (write_error(x, e, &body) == 0 &&
         put_head(x, out, error_http_status(e->code), JSON_TYPE, body.size) == 0)
         result = exchange_is_head(x) ? 0 : buffer_append(out, buffer_bytes(&body), body.size);

@@ -35,7 +35,7 @@ struct idempotency_request {
 
 struct idempotency_reply {
     int status;
-    char content_type[IDEMPOTENCY_TYPE_BYTES]; /* "": none */
+    char content_type[IDEMPOTENCY_TYPE_BYTES]; /* "": it had none */
     const void *data;                          /* not NULL even where `size` is 0 */
     size_t size;
 };

@@ -3,13 +3,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "cloche/limits.h"
-#include "daemon/server/server_private.h"
+#include "daemon/server/conversation.h"
+#include "daemon/server/exchange_key.h"
+#include "daemon/server/service.h"
 #include "http/write.h"
 #include "json/json_write.h"
 
@@ -19,26 +22,55 @@
 #define REFUSAL_MAX     4096u
 #define ACCEPT_RETRY_MS 100u
 
+struct server {
+    struct service service;
+    uint32_t connections_max;
+    uv_poll_t listener;
+    uv_timer_t timer; /* the grace of a stop; before that, a pause in accepting */
+    int listen_fd;
+    int reserve_fd; /* given up to be able to refuse a client when descriptors run out */
+    unsigned parts; /* handles, and the keys, that are not closed */
+    void (*on_stopped)(void *arg);
+    void *arg;
+};
+
+static void on_part_closed(void *arg);
 static void on_handle_closed(uv_handle_t *handle);
 
 static void check_stopped(struct server *s)
 {
+    if (!s->service.stopping || s->service.conversation_count > 0)
+        return;
     /* Nobody left to wait for. */
-    if (s->stopping && s->connection_count == 0 && !uv_is_closing((uv_handle_t *)&s->timer))
+    if (!uv_is_closing((uv_handle_t *)&s->timer)) {
         uv_close((uv_handle_t *)&s->timer, on_handle_closed);
-    if (s->stopping && s->handles == 0 && s->connection_count == 0 && s->on_stopped != NULL) {
-        void (*on_stopped)(void *) = s->on_stopped;
+        exchange_keys_free(s->service.keys, on_part_closed, s);
+    }
+    if (s->parts == 0 && s->on_stopped != NULL) {
+        void (*on_stopped)(void *arg) = s->on_stopped;
 
         s->on_stopped = NULL;
-        on_stopped(s->options.context);
+        on_stopped(s->arg);
     }
 }
 
-void server_connection_gone(struct server *s)
+static void on_part_closed(void *arg)
 {
-    assert(s->connection_count > 0);
-    s->connection_count--;
+    struct server *s = arg;
+
+    s->parts--;
     check_stopped(s);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    on_part_closed(handle->data);
+}
+
+/* The service is embedded. */
+static void on_conversation_ended(struct service *service)
+{
+    check_stopped((struct server *)((char *)service - offsetof(struct server, service)));
 }
 
 static int write_refusal(struct server *s, struct buffer *out)
@@ -48,7 +80,7 @@ static int write_refusal(struct server *s, struct buffer *out)
     struct json_writer w;
     int result = -1;
 
-    error_set(&e, ERR_NO_CAPACITY, "more than %u connections at once", s->options.connections_max);
+    error_set(&e, ERR_NO_CAPACITY, "more than %u connections at once", s->connections_max);
     json_writer_init(&w, &body);
     json_put_error(&w, &e, NULL);
     if (!w.failed && http_response_start(out, 503) == 0 &&
@@ -69,12 +101,12 @@ static void turn_away(struct server *s, int fd)
     if (write_refusal(s, &out) == 0)
         (void)!send(fd, buffer_bytes(&out), out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
     buffer_fini(&out);
-    if (s->connection_count >= s->options.connections_max + TURNED_AWAY_MAX) {
+    if (s->service.conversation_count >= s->connections_max + TURNED_AWAY_MAX) {
         (void)close(fd);
         return;
     }
     (void)shutdown(fd, SHUT_WR);
-    (void)connection_new(s, fd, CONNECTION_LINGER);
+    conversation_begin_farewell(&s->service, fd);
 }
 
 static void on_listener(uv_poll_t *poll, int status, int events);
@@ -86,8 +118,14 @@ static void on_accept_again(uv_timer_t *timer)
     (void)uv_poll_start(&s->listener, UV_READABLE, on_listener);
 }
 
-/* Out of descriptors: a client that stays in the queue would wake us again and again, so the one
- * kept in reserve serves to turn it away. Where even that fails, wait a little. */
+/* A client that cannot be accepted stays in the queue, and would wake us again and again. */
+static void pause_accepting(struct server *s)
+{
+    (void)uv_poll_stop(&s->listener);
+    (void)uv_timer_start(&s->timer, on_accept_again, ACCEPT_RETRY_MS, 0);
+}
+
+/* Out of descriptors: the one kept in reserve serves to turn the client away. */
 static void accept_without_descriptors(struct server *s)
 {
     fd_close(&s->reserve_fd);
@@ -100,8 +138,7 @@ static void accept_without_descriptors(struct server *s)
         buffer_fini(&out);
         (void)close(fd);
     } else {
-        (void)uv_poll_stop(&s->listener);
-        (void)uv_timer_start(&s->timer, on_accept_again, ACCEPT_RETRY_MS, 0);
+        pause_accepting(s);
     }
     s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
@@ -120,126 +157,89 @@ static void on_listener(uv_poll_t *poll, int status, int events)
                 accept_without_descriptors(s);
             return;
         }
-        if (s->connection_count >= s->options.connections_max)
+        if (s->service.conversation_count >= s->connections_max)
             turn_away(s, fd);
         else
-            (void)connection_new(s, fd, CONNECTION_HEAD);
+            conversation_begin(&s->service, fd);
     }
 }
 
-static void on_keys_timer(uv_timer_t *timer)
+static uint32_t or_default(uint32_t value, uint32_t normal)
 {
-    server_watch_keys(timer->data);
+    return value != 0 ? value : normal;
 }
 
-void server_watch_keys(struct server *s)
+static void set_up(struct server *s, const struct server_options *o)
 {
-    uint64_t now_ms = uv_now(s->options.loop);
-    uint64_t due_ms = idempotency_expire(s->keys, now_ms);
-
-    if (due_ms != 0 && !s->stopping)
-        (void)uv_timer_start(&s->keys_timer, on_keys_timer, due_ms - now_ms, 0);
-}
-
-static void set_defaults(struct server_options *o)
-{
-    const struct {
-        uint32_t *value;
-        uint32_t normal;
-    } defaults[] = {
-        {&o->connections_max, HTTP_CONNECTIONS_MAX},
-        {&o->head_timeout_ms, HTTP_HEAD_TIMEOUT_MS},
-        {&o->idle_timeout_ms, HTTP_IDLE_TIMEOUT_MS},
-        {&o->stall_timeout_ms, HTTP_BODY_STALL_MS},
-        {&o->linger_ms, HTTP_LINGER_MS},
+    s->service = (struct service){
+        .loop = o->loop,
+        .routes = o->routes,
+        .route_count = o->route_count,
+        .context = o->context,
+        .budget = o->budget,
+        .head_timeout_ms = or_default(o->head_timeout_ms, HTTP_HEAD_TIMEOUT_MS),
+        .idle_timeout_ms = or_default(o->idle_timeout_ms, HTTP_IDLE_TIMEOUT_MS),
+        .stall_timeout_ms = or_default(o->stall_timeout_ms, HTTP_BODY_STALL_MS),
+        .linger_ms = or_default(o->linger_ms, HTTP_LINGER_MS),
+        .on_ended = on_conversation_ended,
     };
-
-    for (size_t i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++) {
-        if (*defaults[i].value == 0)
-            *defaults[i].value = defaults[i].normal;
-    }
+    LIST_INIT(&s->service.conversations);
+    s->connections_max = or_default(o->connections_max, HTTP_CONNECTIONS_MAX);
 }
 
 int server_new(const struct server_options *options, int listen_fd, struct server **ret_server,
                struct error *e)
 {
+    FD_AUTO int fd = listen_fd;
     struct server *s = calloc(1, sizeof(*s));
 
-    if (s == NULL) {
-        (void)close(listen_fd);
+    if (s == NULL)
         return error_errno(e, ENOMEM, "cannot start the API server");
-    }
-    s->options = *options;
-    set_defaults(&s->options);
-    LIST_INIT(&s->connections);
-    s->listen_fd = listen_fd;
-    if (idempotency_table_new(&s->keys, e) != 0) {
-        (void)close(listen_fd);
+    set_up(s, options);
+    if (exchange_keys_new(options->loop, &s->service.keys, e) != 0) {
         free(s);
         return -1;
     }
-    s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int result = uv_poll_init(options->loop, &s->listener, listen_fd);
+    int result = uv_poll_init(options->loop, &s->listener, fd);
     if (result != 0) {
-        fd_close(&s->listen_fd);
-        fd_close(&s->reserve_fd);
-        idempotency_table_free(s->keys);
+        exchange_keys_free(s->service.keys, NULL, NULL);
         free(s);
         return error_set(e, ERR_INTERNAL, "cannot watch the API's socket: %s", uv_strerror(result));
     }
     (void)uv_timer_init(options->loop, &s->timer);
-    (void)uv_timer_init(options->loop, &s->keys_timer);
     s->listener.data = s;
     s->timer.data = s;
-    s->keys_timer.data = s;
-    s->handles = 3;
+    s->parts = 3;
+    s->listen_fd = fd_take(&fd);
+    s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     result = uv_poll_start(&s->listener, UV_READABLE, on_listener);
     assert(result == 0);
     *ret_server = s;
     return 0;
 }
 
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct server *s = handle->data;
-
-    s->handles--;
-    check_stopped(s);
-}
-
 static void on_grace_over(uv_timer_t *timer)
 {
     struct server *s = timer->data;
-    struct connection *c;
 
-    LIST_FOREACH (c, &s->connections, entry) {
-        if (c->phase == CONNECTION_EXCHANGE)
-            connection_break(c);
-        else if (c->phase != CONNECTION_CLOSED)
-            connection_close(c);
-    }
+    conversation_cut_all(&s->service);
     check_stopped(s);
 }
 
-void server_stop(struct server *s, uint32_t grace_ms, void (*on_stopped)(void *context))
+void server_stop(struct server *s, uint32_t grace_ms, void (*on_stopped)(void *arg), void *arg)
 {
-    struct connection *c;
-
     s->on_stopped = on_stopped;
-    if (s->stopping) {
+    s->arg = arg;
+    if (s->service.stopping) {
         if (!uv_is_closing((uv_handle_t *)&s->timer) && uv_timer_get_due_in(&s->timer) > grace_ms)
             (void)uv_timer_start(&s->timer, on_grace_over, grace_ms, 0);
         return;
     }
-    s->stopping = true;
+    s->service.stopping = true;
     uv_close((uv_handle_t *)&s->listener, on_handle_closed);
-    uv_close((uv_handle_t *)&s->keys_timer, on_handle_closed);
     fd_close(&s->listen_fd);
     fd_close(&s->reserve_fd);
-    LIST_FOREACH (c, &s->connections, entry) {
-        if (c->phase == CONNECTION_HEAD || c->phase == CONNECTION_SKIP)
-            connection_close(c);
-    }
+    conversation_end_idle(&s->service);
     (void)uv_timer_start(&s->timer, on_grace_over, grace_ms, 0);
     check_stopped(s);
 }
@@ -248,12 +248,6 @@ void server_free(struct server *s)
 {
     if (s == NULL)
         return;
-    assert(s->stopping && s->handles == 0 && s->connection_count == 0);
-    idempotency_table_free(s->keys);
+    assert(s->service.stopping && s->parts == 0 && s->service.conversation_count == 0);
     free(s);
-}
-
-size_t server_connection_count(const struct server *s)
-{
-    return s->connection_count;
 }

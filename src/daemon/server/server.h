@@ -42,9 +42,7 @@ int server_new(const struct server_options *options, int listen_fd, struct serve
  * once every connection is closed and every exchange finished by its handler; then call
  * server_free. A second call can only shorten the grace.
  */
-void server_stop(struct server *s, uint32_t grace_ms, void (*on_stopped)(void *context));
+void server_stop(struct server *s, uint32_t grace_ms, void (*on_stopped)(void *arg), void *arg);
 
 /* Frees a server that has stopped. Accepts NULL. */
 void server_free(struct server *s);
-
-size_t server_connection_count(const struct server *s);

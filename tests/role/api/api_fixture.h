@@ -463,10 +463,9 @@ static inline int set_up(void **state)
     return 0;
 }
 
-static inline void on_stopped(void *context)
+static inline void on_stopped(void *arg)
 {
-    assert_ptr_equal(context, &the_fixture->api);
-    the_fixture->stopped = true;
+    ((struct fixture *)arg)->stopped = true;
 }
 
 static inline int tear_down(void **state)
@@ -475,7 +474,7 @@ static inline int tear_down(void **state)
 
     fd_close(&f->client_fd);
     fake_spin(&f->agent);
-    server_stop(f->server, 0, on_stopped);
+    server_stop(f->server, 0, on_stopped, f);
     for (unsigned i = 0; i < 1000 && !f->stopped; i++)
         (void)uv_run(&f->loop, UV_RUN_NOWAIT);
     assert_true(f->stopped);

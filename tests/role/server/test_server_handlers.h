@@ -36,8 +36,8 @@ struct fixture {
     struct exchange_budget budget;
     struct server *server;
     struct sockaddr_un address;
+    unsigned idle_handles; /* the loop's, with no connection */
     bool stopped;
-    uint64_t now_ns;
 
     /* What the handlers saw. */
     unsigned calls, closes, gone, ends, failures, waiting_calls;

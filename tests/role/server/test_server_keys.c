@@ -219,7 +219,7 @@ static void half_a_body_claims_nothing(void **state)
     client_send_text(c, "POST /once HTTP/1.1\r\n" HOST KEY "Content-Length: 4\r\n\r\ngo");
     turn_for(f, 5);
     client_free(c);
-    turn_until(f, server_connection_count(f->server) == 0);
+    turn_until(f, connection_handles(f) == 0);
     assert_int_equal(f->calls, 0);
     post(f, "/once", KEY, "good", 201, "made 1", false);
     fixture_free(f);

@@ -113,6 +113,22 @@ static inline void wait_turn(struct fixture *f, struct patience *p, const char *
             wait_turn(f, &patience, #condition);                                                   \
     } while (0)
 
+static inline void count_handle(uv_handle_t *handle, void *arg)
+{
+    (void)handle;
+    ++*(unsigned *)arg;
+}
+
+/* How many handles of the loop belong to connections: two to each, and one that is left while the
+ * client is gone and the handler has not finished. */
+static inline unsigned connection_handles(struct fixture *f)
+{
+    unsigned count = 0;
+
+    uv_walk(&f->loop, count_handle, &count);
+    return count - f->idle_handles;
+}
+
 static inline struct fixture *fixture_new(const struct server_options *limits)
 {
     static unsigned count;
@@ -140,22 +156,22 @@ static inline struct fixture *fixture_new(const struct server_options *limits)
     f->budget = (struct exchange_budget)EXCHANGE_BUDGET_INIT;
     options.budget = &f->budget;
     assert_int_equal(server_new(&options, fd, &f->server, &e), 0);
+    f->idle_handles = connection_handles(f);
     return f;
 }
 
-static inline void on_fixture_stopped(void *context)
+static inline void on_fixture_stopped(void *arg)
 {
-    ((struct fixture *)context)->stopped = true;
+    ((struct fixture *)arg)->stopped = true;
 }
 
 /* Stops the server; every exchange must have been closed, and nothing be left on the loop. */
 static inline void fixture_free(struct fixture *f)
 {
     if (!f->stopped) {
-        server_stop(f->server, 50, on_fixture_stopped);
+        server_stop(f->server, 50, on_fixture_stopped, f);
         turn_until(f, f->stopped);
     }
-    assert_int_equal(server_connection_count(f->server), 0);
     assert_int_equal(f->calls, f->closes);
     assert_int_equal(f->budget.bodies.bytes, 0);
     assert_int_equal(f->budget.replies.bytes, 0);

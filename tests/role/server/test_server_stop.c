@@ -16,7 +16,7 @@ static void a_stop_lets_requests_finish(void **state)
     client_send_text(busy,
                      "GET /wait HTTP/1.1\r\n" HOST "\r\nGET /echo/a HTTP/1.1\r\n" HOST "\r\n");
     turn_until(f, f->waiting != NULL);
-    server_stop(f->server, 60000, on_fixture_stopped);
+    server_stop(f->server, 60000, on_fixture_stopped, f);
     client_wait_eof(idle);
     client_wait_eof(half);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -47,9 +47,9 @@ static void a_stop_ends_at_its_deadline(void **state)
     client_send_text(slow, "GET /large/9000000 HTTP/1.1\r\n" HOST "\r\n");
     client_send_text(busy, "GET /wait HTTP/1.1\r\n" HOST "\r\n");
     turn_until(f, f->waiting != NULL && f->calls == 2);
-    server_stop(f->server, 60000, on_fixture_stopped);
+    server_stop(f->server, 60000, on_fixture_stopped, f);
     turn_for(f, 5);
-    server_stop(f->server, 20, on_fixture_stopped);
+    server_stop(f->server, 20, on_fixture_stopped, f);
     turn_until(f, f->gone == 1);
     client_wait_eof(busy);
     turn_for(f, 5);
@@ -67,7 +67,7 @@ static void an_idle_server_stops_at_once(void **state)
 
     (void)state;
     uint64_t start_ns = clock_mono_ns();
-    server_stop(f->server, 60000, on_fixture_stopped);
+    server_stop(f->server, 60000, on_fixture_stopped, f);
     turn_until(f, f->stopped);
     assert_true(clock_mono_ns() - start_ns < NS_PER_S);
     fixture_free(f);
@@ -132,7 +132,7 @@ static void a_random_walk_leaves_nothing(void **state)
         if (clients[i] != NULL)
             client_free(clients[i]);
     }
-    turn_until(f, server_connection_count(f->server) == 0);
+    turn_until(f, connection_handles(f) == 0);
     assert_true(f->calls > 500);
     fixture_free(f);
 }

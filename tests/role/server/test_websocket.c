@@ -205,7 +205,7 @@ static void refuse(struct fixture *f, const char *request, int status, const cha
 }
 
 /* The cases are test_http_websocket.c's; here is what the server makes of them. */
-static void handshakes_that_are_none(void **state)
+static void handshakes_that_are_wrong(void **state)
 {
     refuse(*state, "GET /socket HTTP/1.1\r\n" HOST "\r\n", 426, "cloche shell");
     refuse(*state, OPEN "Upgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\r\n", 426, "Version");
@@ -437,7 +437,7 @@ static void a_stop_ends_it(void **state)
     struct fixture *f = *state;
     struct client *c = connect_socket(f);
 
-    server_stop(f->server, 20, on_fixture_stopped);
+    server_stop(f->server, 20, on_fixture_stopped, f);
     client_wait_eof(c);
     client_free(c);
     turn_until(f, f->stopped);
@@ -474,7 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SOCKET_TEST(messages_go_both_ways), SOCKET_TEST(a_mask_is_taken_off),
-        SOCKET_TEST(slow_clients),          SOCKET_TEST(handshakes_that_are_none),
+        SOCKET_TEST(slow_clients),          SOCKET_TEST(handshakes_that_are_wrong),
         SOCKET_TEST(broken_frames),         SOCKET_TEST(lengths_past_the_limits),
         SOCKET_TEST(empty_fragments),       SOCKET_TEST(a_flood_of_pings),
         SOCKET_TEST(a_flood_of_bytes),      SOCKET_TEST(the_queue_is_bounded),
