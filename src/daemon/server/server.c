@@ -155,6 +155,8 @@ static void on_listener(uv_poll_t *poll, int status, int events)
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE)
                 accept_without_descriptors(s);
+            else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+                pause_accepting(s);
             return;
         }
         if (s->service.conversation_count >= s->connections_max)

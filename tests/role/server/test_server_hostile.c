@@ -1,5 +1,6 @@
 /* The API's server with clients that vanish, stall, flood and lie. */
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "test_server_peer.h"
 
@@ -448,6 +449,34 @@ static void clients_are_refused_without_descriptors(void **state)
     fixture_free(f);
 }
 
+/* In place of libc's: fails as the kernel would. */
+static int accept_errno;
+
+int accept4(int fd, __SOCKADDR_ARG address, socklen_t *restrict size, int flags)
+{
+    if (accept_errno == 0)
+        return (int)syscall(SYS_accept4, fd, address.__sockaddr__, size, flags);
+    errno = accept_errno;
+    return -1;
+}
+
+static void a_kernel_without_memory_is_left_alone(void **state)
+{
+    struct fixture *f = fixture_new(NULL);
+    struct client *c = client_new(f);
+
+    (void)state;
+    accept_errno = ENOMEM;
+    turn_to_rest(f);
+    accept_errno = 0;
+    client_send_text(c, "GET /echo/a HTTP/1.1\r\n" HOST "\r\n");
+    struct reply r = client_reply(c);
+    assert_int_equal(r.head.status, 200);
+    reply_fini(&r);
+    client_free(c);
+    fixture_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,6 +490,7 @@ int main(void)
         cmocka_unit_test(refused_clients_get_to_read_it),
         cmocka_unit_test(too_many_connections_are_turned_away),
         cmocka_unit_test(clients_are_refused_without_descriptors),
+        cmocka_unit_test(a_kernel_without_memory_is_left_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
