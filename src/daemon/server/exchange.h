@@ -24,7 +24,6 @@
 #include "base/error.h"
 #include "daemon/server/router.h"
 #include "http/head.h"
-#include "json/json.h"
 
 struct buffer;
 struct exchange;
@@ -147,8 +146,6 @@ void exchange_reply_buffer(struct exchange *x, int status, const char *content_t
                            struct buffer *body);
 /* A JSON reply from a writer's buffer, which moves out of it; ERR_INTERNAL where it did not fit. */
 void exchange_reply_written(struct exchange *x, int status, const struct json_writer *w);
-/* A JSON reply; `tree` is freed. */
-void exchange_reply_json(struct exchange *x, int status, cJSON *tree);
 /* 204 */
 void exchange_reply_empty(struct exchange *x);
 /* The error as JSON with its status; Retry-After with 429 and 503 (1 s, unless the handler set the

@@ -177,22 +177,6 @@ void exchange_reply(struct exchange *x, int status, const char *content_type, co
     exchange_reply_buffer(x, status, content_type, &body);
 }
 
-void exchange_reply_json(struct exchange *x, int status, cJSON *tree)
-{
-    struct buffer body = BUFFER_INIT(HTTP_JSON_BODY_MAX);
-    struct json_writer w;
-
-    json_writer_init(&w, &body);
-    json_put_tree(&w, NULL, tree);
-    cJSON_Delete(tree);
-    if (w.failed || buffer_append(&body, "\n", 1) != 0) {
-        buffer_fini(&body);
-        exchange_abort(x);
-        return;
-    }
-    exchange_reply_buffer(x, status, JSON_TYPE, &body);
-}
-
 void exchange_reply_empty(struct exchange *x)
 {
     const struct buffer none = BUFFER_INIT(0);

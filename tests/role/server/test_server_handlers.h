@@ -27,6 +27,7 @@
 #include "daemon/server/websocket.h"
 #include "http/chunked.h"
 #include "http/head.h"
+#include "json/json_write.h"
 
 #define SMALL_MAX    16u
 #define UPLOAD_PIECE (64 * KIB)
@@ -86,21 +87,24 @@ static inline struct fixture *enter(struct exchange *x)
 static inline void handle_echo(struct exchange *x)
 {
     static const char *const names[] = {"q", "many*", NULL};
+    struct buffer body = BUFFER_INIT(64 * KIB);
     struct error e = ERROR_INIT;
+    struct json_writer w;
 
     (void)enter(x);
     if (exchange_check_query(x, names, &e) != 0) {
         exchange_reply_error(x, &e);
         return;
     }
-    cJSON *tree = cJSON_CreateObject();
-    (void)cJSON_AddStringToObject(tree, "word", exchange_param(x, "word"));
-    (void)cJSON_AddStringToObject(tree, "q", exchange_query(x, "q") ? exchange_query(x, "q") : "-");
-    (void)cJSON_AddStringToObject(tree, "x",
-                                  exchange_header(x, "x-test") ? exchange_header(x, "x-test") : "");
-    (void)cJSON_AddBoolToObject(tree, "ndjson", exchange_accepts(x, "application/x-ndjson"));
+    json_writer_init(&w, &body);
+    json_begin_object(&w, NULL);
+    json_put_text(&w, "word", exchange_param(x, "word"));
+    json_put_text(&w, "q", exchange_query(x, "q") ? exchange_query(x, "q") : "-");
+    json_put_text(&w, "x", exchange_header(x, "x-test") ? exchange_header(x, "x-test") : "");
+    json_put_bool(&w, "ndjson", exchange_accepts(x, "application/x-ndjson"));
+    json_end_object(&w);
     exchange_set_header(x, "X-Extra", "%d", 42);
-    exchange_reply_json(x, 200, tree);
+    exchange_reply_written(x, 200, &w);
 }
 
 static inline void whole_body(struct exchange *x, const void *data, size_t size)
