@@ -41,7 +41,8 @@ struct pump_sink {
     /* Returns how many bytes were taken; where that is less than `size`, pump_run() follows. Or
      * PUMP_WRITE_FAILED. Must not call into the pump. */
     size_t (*write)(void *to, const uint8_t *data, size_t size);
-    /* That was all. The pump's last call, which may free it. */
+    /* That was all. The pump's last call, which may free it. NULL where pump_end() is not called.
+     */
     void (*end)(void *to);
 };
 

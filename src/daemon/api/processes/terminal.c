@@ -6,26 +6,26 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/api/common/pump.h"
 #include "daemon/process/process.h"
 #include "daemon/server/websocket.h"
 #include "json/json.h"
 #include "json/json_write.h"
 
 #define PIECE_BYTES (16 * KIB)
-#define QUEUE_HIGH  (2 * HTTP_REPLY_QUEUE_LOW) /* no output is queued beyond it */
 #define MESSAGE_MAX (8 * KIB)
 /* What comes behind a pause (websocket_pause), and the piece that made us pause. */
 #define TYPED_MAX (4 * HTTP_UPGRADED_PIECE)
 
-_Static_assert(QUEUE_HIGH + PIECE_BYTES + 3 * MESSAGE_MAX <= WEBSOCKET_QUEUE_MAX,
+_Static_assert(HTTP_REPLY_QUEUE_HIGH + PIECE_BYTES + 3 * MESSAGE_MAX <= WEBSOCKET_QUEUE_MAX,
                "output never fills the queue alone");
-_Static_assert(QUEUE_HIGH > HTTP_REPLY_QUEUE_LOW, "a full queue is followed by on_room");
 
 struct terminal {
     struct websocket *socket;
     struct process_follower follower; /* detached: the end was told */
     struct process_writer writer;     /* detached: the process has ended */
-    struct buffer typed;              /* what the guest did not take at once */
+    struct pump output;
+    struct pump typed;
 };
 
 static void begin_message(struct json_writer *w, struct buffer *out, const char *type)
@@ -90,73 +90,117 @@ static void send_end(struct terminal *t, const struct process *p)
     send_message(t, &w);
 }
 
-/* Hands on what there is to hand on, as far as the client takes it. */
-static void advance(struct terminal *t)
-{
-    const struct process *p = t->follower.process;
-    uint8_t piece[PIECE_BYTES];
-    enum exec_output which;
-    size_t size = 1;
+/* --- what the command writes --------------------------------------------------------------------
+ */
 
-    if (p == NULL)
-        return;
+static int pull_output(void *from, struct buffer *to, struct error *e)
+{
+    struct terminal *t = from;
+    uint8_t *piece = buffer_reserve(to, PIECE_BYTES);
     uint64_t missed = process_missed(&t->follower);
+    enum exec_output which;
+
+    if (piece == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory");
     if (missed > 0)
         send_missed(t, missed);
-    while (websocket_queued(t->socket) < QUEUE_HIGH &&
-           (size = process_peek(&t->follower, piece, sizeof(piece), &which)) > 0) {
-        websocket_send_bytes(t->socket, piece, size);
-        process_take(&t->follower, size);
-    }
-    if (p->state != PROCESS_ENDED || size > 0)
-        return;
-    send_end(t, p);
+    size_t size = process_peek(&t->follower, piece, PIECE_BYTES, &which);
+    buffer_commit(to, size);
+    process_take(&t->follower, size);
+    return size > 0 ? 1 : 0;
+}
+
+static size_t write_output(void *to, const uint8_t *data, size_t size)
+{
+    struct terminal *t = to;
+
+    if (websocket_queued(t->socket) >= HTTP_REPLY_QUEUE_HIGH)
+        return 0;
+    websocket_send_bytes(t->socket, data, size);
+    return size;
+}
+
+static void end_output(void *to)
+{
+    struct terminal *t = to;
+
+    send_end(t, t->follower.process);
     websocket_close(t->socket, WEBSOCKET_NORMAL, "the command has ended");
     process_unfollow(&t->follower);
 }
 
 static void on_news(struct process_follower *f)
 {
-    advance(f->owner);
+    struct terminal *t = f->owner;
+
+    if (f->process->state == PROCESS_ENDED)
+        pump_end(&t->output);
+    else
+        pump_run(&t->output);
 }
 
 static void on_room(void *arg)
 {
-    advance(arg);
+    struct terminal *t = arg;
+
+    pump_run(&t->output);
+}
+
+/* --- what is typed ------------------------------------------------------------------------------
+ */
+
+static void pause_socket(void *from)
+{
+    struct terminal *t = from;
+
+    websocket_pause(t->socket);
+}
+
+static void resume_socket(void *from)
+{
+    struct terminal *t = from;
+
+    websocket_resume(t->socket);
+}
+
+static size_t write_typed(void *to, const uint8_t *data, size_t size)
+{
+    struct terminal *t = to;
+
+    return process_write(&t->writer, data, size);
 }
 
 static void on_bytes(void *arg, const uint8_t *data, size_t size)
 {
     struct terminal *t = arg;
 
-    if (t->writer.process == NULL)
-        return; /* nobody is there to read it any more */
-    size_t taken = t->typed.size > 0 ? 0 : process_write(&t->writer, data, size);
-    if (taken == size)
-        return;
-    websocket_pause(t->socket);
-    if (buffer_append(&t->typed, data + taken, size - taken) != 0)
-        websocket_close(t->socket, WEBSOCKET_INTERNAL, "out of memory");
+    pump_data(&t->typed, data, size);
 }
 
 static void on_writable(struct process_writer *w)
 {
     struct terminal *t = w->owner;
 
-    if (t->typed.size == 0)
-        return;
-    buffer_consume(&t->typed, process_write(w, buffer_bytes(&t->typed), t->typed.size));
-    if (t->typed.size == 0)
-        websocket_resume(t->socket);
+    pump_run(&t->typed);
 }
 
+/* Nobody is there to read it any more. */
 static void on_writer_closed(struct process_writer *w)
 {
     struct terminal *t = w->owner;
 
-    buffer_fini(&t->typed);
-    websocket_resume(t->socket);
+    pump_discard(&t->typed);
 }
+
+static void on_broken(void *arg, const struct error *why)
+{
+    struct terminal *t = arg;
+
+    websocket_close(t->socket, WEBSOCKET_INTERNAL, why->message);
+}
+
+/* --- messages -----------------------------------------------------------------------------------
+ */
 
 /* A message's fields. */
 struct message {
@@ -209,14 +253,44 @@ static void on_text(void *arg, const char *text, size_t size)
         send_error(t, &e);
 }
 
+/* --- its client ---------------------------------------------------------------------------------
+ */
+
 static void on_close(void *arg)
 {
     struct terminal *t = arg;
 
+    pump_stop(&t->output);
+    pump_stop(&t->typed);
     process_unfollow(&t->follower);
     process_write_end(&t->writer, false);
-    buffer_fini(&t->typed);
     free(t);
+}
+
+static void begin_pumps(struct terminal *t, bool takes_input)
+{
+    static const struct pump_source from_follower = {.pull = pull_output};
+    static const struct pump_sink to_socket = {.write = write_output, .end = end_output};
+    static const struct pump_source from_socket = {.pause = pause_socket, .resume = resume_socket};
+    static const struct pump_sink to_process = {.write = write_typed};
+    const struct pump_spec output = {.source = &from_follower,
+                                     .from = t,
+                                     .sink = &to_socket,
+                                     .to = t,
+                                     .leftover_max = PIECE_BYTES,
+                                     .on_broken = on_broken,
+                                     .arg = t};
+    const struct pump_spec typed = {.source = &from_socket,
+                                    .from = t,
+                                    .sink = &to_process,
+                                    .to = t,
+                                    .leftover_max = TYPED_MAX,
+                                    .on_broken = on_broken,
+                                    .arg = t};
+
+    pump_init(&t->output, &output);
+    if (takes_input)
+        pump_init(&t->typed, &typed);
 }
 
 int terminal_attach(struct exchange *x, struct process *p, struct error *e)
@@ -232,15 +306,14 @@ int terminal_attach(struct exchange *x, struct process *p, struct error *e)
         free(t);
         return -1;
     }
-    t->typed = (struct buffer)BUFFER_INIT(TYPED_MAX);
     t->follower.owner = t->writer.owner = t;
     t->follower.on_news = on_news;
     t->writer.on_writable = on_writable;
     t->writer.on_closed = on_writer_closed;
     process_follow(p, &t->follower, 0);
     /* Of a process that has ended there is only something to read. */
-    (void)!process_write_begin(p, &t->writer, &no_input);
+    begin_pumps(t, process_write_begin(p, &t->writer, &no_input) == 0);
     send_start(t, p);
-    advance(t);
+    on_news(&t->follower);
     return 0;
 }
