@@ -16,6 +16,7 @@
 #include "daemon/process/process.h"
 #include "json/json_write.h"
 
+struct buffer;
 struct exchange;
 
 /* A reply with all output, every byte of it a control character that JSON writes with six. */
@@ -48,6 +49,10 @@ void exec_reply_drain(struct exec_reply *c);
 
 /* Offset of the next byte that was not handed out. */
 uint64_t exec_reply_offset(const struct exec_reply *c);
+
+/* Streamed, from on_end on: hands out `last`, which moves out of it, as the reply's last records,
+ * and ends the exchange behind them. */
+void exec_reply_finish(struct exec_reply *c, struct buffer *last);
 
 /* Appends what was gathered as "stdout" and "stderr" to an object that was begun. */
 void exec_reply_put_output(const struct exec_reply *c, struct json_writer *w);

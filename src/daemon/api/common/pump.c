@@ -121,11 +121,8 @@ void pump_run(struct pump *p)
 
 void pump_end(struct pump *p)
 {
-    if (p->state == PUMP_OVER)
-        return;
     p->has_ended = true;
-    if (p->leftover.size == 0)
-        pump_run(p);
+    pump_run(p);
 }
 
 void pump_discard(struct pump *p)

@@ -21,8 +21,6 @@
 #include "json/json.h"
 #include "json/json_write.h"
 
-#define QUEUE_HIGH (256 * KIB) /* of a streamed reply */
-
 /* Everything of one call; lives until the exchange closes. */
 struct exec_call {
     cJSON *tree; /* the request's body */
@@ -37,7 +35,6 @@ struct exec_call {
     struct exec_reply *reply;
     struct process *process;         /* whose parts `result` may have */
     struct exec_result result;       /* while the changes are asked for */
-    struct buffer tail;              /* of a stream: what of its last record is not written yet */
     struct process_follower started; /* in the background, until it has */
 };
 
@@ -67,7 +64,6 @@ static void on_close(struct exchange *x)
     process_unfollow(&call->started);
     if (call->process != NULL)
         process_put(call->process);
-    buffer_fini(&call->tail);
     exec_request_fini(&call->request);
     cJSON_Delete(call->tree);
     free(call);
@@ -86,32 +82,11 @@ static void on_gone(struct exchange *x)
     exchange_abort(x);
 }
 
-/* Writes what is left of the last record as far as the exchange takes it; ends it behind that. */
-static void pump_tail(struct exchange *x)
-{
-    struct exec_call *call = exchange_user(x);
-
-    while (call->tail.size > 0 && exchange_queued(x) < QUEUE_HIGH) {
-        size_t size = call->tail.size < QUEUE_HIGH ? call->tail.size : QUEUE_HIGH;
-
-        if (exchange_write(x, buffer_bytes(&call->tail), size) != 0) {
-            exchange_abort(x);
-            return;
-        }
-        buffer_consume(&call->tail, size);
-    }
-    if (call->tail.size == 0)
-        exchange_end(x);
-}
-
 static void on_drain(struct exchange *x)
 {
     struct exec_call *call = exchange_user(x);
 
-    if (call->tail.size > 0)
-        pump_tail(x);
-    else
-        exec_reply_drain(call->reply);
+    exec_reply_drain(call->reply);
 }
 
 /* The last record of a stream, or the whole reply; both are one JSON object. */
@@ -159,9 +134,7 @@ static void finish(struct exchange *x, const struct exec_result *result)
     } else if (!exchange_started(x)) {
         exchange_reply_buffer(x, 200, "application/json", &out);
     } else {
-        call->tail = out;
-        pump_tail(x);
-        return;
+        exec_reply_finish(call->reply, &out);
     }
     buffer_fini(&out);
 }

@@ -20,6 +20,7 @@
 #include "cloche/limits.h"
 #include "daemon/api/common/api.h"
 #include "daemon/api/common/exec_reply.h"
+#include "daemon/api/common/pump_ends.h"
 #include "daemon/api/exec/handlers.h"
 #include "daemon/api/exec/run_request.h"
 #include "daemon/link/guest_call.h"
@@ -31,7 +32,7 @@
 #include "json/json.h"
 #include "json/json_write.h"
 
-#define QUEUE_HIGH      (256 * KIB) /* of a streamed reply */
+#define PUT_PIECE       (64 * KIB) /* of a file, copied at a time */
 #define REPLY_BYTES_MAX (EXEC_REPLY_BYTES_MAX + 2 * RUN_COLLECT_BYTES_MAX)
 
 /* A collected byte is held as it is and once more in the reply, as base64. */
@@ -42,22 +43,19 @@ _Static_assert(EXEC_OUTPUT_BYTES_MAX + EXEC_REPLY_BYTES_MAX +
                    HTTP_REPLIES_BYTES_MAX,
                "the largest reply is possible where it is the only one");
 
-enum run_state { RUN_CREATING, RUN_PUTTING, RUN_RUNNING, RUN_COLLECTING, RUN_REPLYING };
-
 struct run_call {
     struct exchange *exchange;
-    enum run_state state;
     struct run_request request;
     bool is_streamed;
     struct sandbox *starting; /* CREATING */
     char id[SANDBOX_ID_BYTES_MAX];
-    struct guest_call *file; /* PUTTING, COLLECTING: the transfer under way */
-    size_t file_index;       /* PUTTING: which, and how much of it was sent */
+    struct guest_call *guest; /* PUTTING, COLLECTING: the transfer under way */
+    size_t file_index;        /* PUTTING: which, and how much of it was taken */
     size_t file_used;
+    struct pump put;
     struct exec_reply *reply;
     const cJSON *collect_item; /* COLLECTING: which */
     struct buffer content;     /* COLLECTING: of that one */
-    bool is_too_large;
     uint64_t collected_bytes;
     struct buffer files; /* streamed: the records of collected files */
     struct buffer end;   /* the reply's object */
@@ -91,8 +89,9 @@ static void stop(struct run_call *call)
 {
     exec_reply_free(call->reply);
     call->reply = NULL;
-    guest_call_abandon(call->file);
-    call->file = NULL;
+    pump_stop(&call->put);
+    guest_call_abandon(call->guest);
+    call->guest = NULL;
     destroy_sandbox(call);
 }
 
@@ -119,62 +118,40 @@ static void on_gone(struct exchange *x)
 
 static void reply_error(struct run_call *call, const struct error *e)
 {
-    call->state = RUN_REPLYING;
     stop(call);
     exchange_reply_error(call->exchange, e);
-}
-
-/* Writes as much of a streamed reply as the exchange takes; ends it behind the last byte. */
-static void pump_reply(struct run_call *call)
-{
-    struct exchange *x = call->exchange;
-    struct buffer *parts[] = {&call->files, &call->end};
-
-    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        while (parts[i]->size > 0) {
-            size_t size = parts[i]->size < QUEUE_HIGH ? parts[i]->size : QUEUE_HIGH;
-
-            if (exchange_queued(x) >= QUEUE_HIGH)
-                return;
-            if (exchange_write(x, buffer_bytes(parts[i]), size) != 0) {
-                exchange_abort(x);
-                return;
-            }
-            buffer_consume(parts[i], size);
-        }
-    }
-    exchange_end(x);
 }
 
 static void on_drain(struct exchange *x)
 {
     struct run_call *call = exchange_user(x);
 
-    if (call->state == RUN_REPLYING)
-        pump_reply(call);
-    else
-        exec_reply_drain(call->reply);
+    exec_reply_drain(call->reply);
 }
 
 static void reply(struct run_call *call)
 {
     struct json_writer *w = &call->writer;
+    struct buffer *end = &call->end;
     struct error e = ERROR_INIT;
+    bool is_whole;
 
     if (!call->is_streamed)
         json_end_array(w);
     json_end_object(w);
-    if (w->failed || buffer_append_text(&call->end, "\n") != 0) {
+    is_whole = !w->failed && buffer_append_text(end, "\n") == 0;
+    if (is_whole && call->is_streamed)
+        is_whole = buffer_append(&call->files, buffer_bytes(end), end->size) == 0;
+    if (!is_whole) {
         (void)error_set(&e, ERR_INTERNAL, "out of memory for the reply");
         reply_error(call, &e);
         return;
     }
-    call->state = RUN_REPLYING;
-    stop(call);
+    destroy_sandbox(call);
     if (call->is_streamed)
-        pump_reply(call);
+        exec_reply_finish(call->reply, &call->files);
     else
-        exchange_reply_buffer(call->exchange, 200, "application/json", &call->end);
+        exchange_reply_buffer(call->exchange, 200, "application/json", end);
 }
 
 /* --- COLLECTING ---------------------------------------------------------------------------------
@@ -212,8 +189,8 @@ static void collect_next(struct run_call *call);
 /* Gives up the file that is under way, and goes on with the next. */
 static void refuse_file(struct run_call *call, const struct error *why)
 {
-    guest_call_abandon(call->file);
-    call->file = NULL;
+    guest_call_abandon(call->guest);
+    call->guest = NULL;
     put_file(call, why);
     call->collect_item = call->collect_item->next;
     collect_next(call);
@@ -247,7 +224,7 @@ static void on_collect_data(void *arg, const uint8_t *data, size_t size)
     else if (buffer_append(&call->content, data, size) != 0)
         refuse_large(call);
     else
-        guest_call_consume(call->file, size);
+        guest_call_consume(call->guest, size);
 }
 
 static void on_collect_end(void *arg, const struct error *why, const struct agent_end *end)
@@ -255,7 +232,7 @@ static void on_collect_end(void *arg, const struct error *why, const struct agen
     struct run_call *call = arg;
 
     (void)end;
-    call->file = NULL;
+    call->guest = NULL;
     put_file(call, why);
     call->collect_item = call->collect_item->next;
     collect_next(call);
@@ -275,7 +252,7 @@ static void collect_next(struct run_call *call)
         call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
         if (s != NULL &&
             guest_call_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
-                            NULL, &calls, call, &call->file, &e) == 0)
+                            NULL, &calls, call, &call->guest, &e) == 0)
             return;
         put_file(call, &e);
     }
@@ -305,17 +282,16 @@ static void on_command_end(void *context, const struct exec_result *result)
         return;
     }
     exec_result_describe(result, &call->writer);
-    if (!call->is_streamed)
+    if (!call->is_streamed) {
         exec_reply_put_output(call->reply, &call->writer);
-    exec_reply_free(call->reply);
-    call->reply = NULL;
-    if (!call->is_streamed && exchange_hold(call->exchange, call->end.size, &e) != 0) {
-        reply_error(call, &e);
-        return;
-    }
-    if (!call->is_streamed)
+        exec_reply_free(call->reply);
+        call->reply = NULL;
+        if (exchange_hold(call->exchange, call->end.size, &e) != 0) {
+            reply_error(call, &e);
+            return;
+        }
         json_begin_array(&call->writer, "files");
-    call->state = RUN_COLLECTING;
+    }
     call->collect_item = call->request.collect != NULL ? call->request.collect->child : NULL;
     collect_next(call);
 }
@@ -337,7 +313,6 @@ static void run_command(struct run_call *call, struct sandbox *s)
     struct process *p = NULL;
     struct error e = ERROR_INIT;
 
-    call->state = RUN_RUNNING;
     if (exec_request_complete(r, sandbox_template(s), sandbox_env(s), &e) != 0 ||
         exec_request_start(r, &life, exchange_loop(x), s, &p, &e) != 0 ||
         exec_reply_start(&spec, p, &call->reply, &e) != 0)
@@ -347,15 +322,46 @@ static void run_command(struct run_call *call, struct sandbox *s)
 /* --- PUTTING ------------------------------------------------------------------------------------
  */
 
-static void feed_file(void *arg)
+/* The file's next bytes. */
+static int pull_file(void *from, struct buffer *to, struct error *e)
+{
+    struct run_call *call = from;
+    const struct run_file *file = &call->request.files[call->file_index];
+    size_t rest = file->size - call->file_used;
+    size_t size = rest < PUT_PIECE ? rest : PUT_PIECE;
+
+    if (size > 0 && buffer_append(to, file->data + call->file_used, size) != 0)
+        return error_set(e, ERR_INTERNAL, "out of memory for files[%zu]", call->file_index);
+    call->file_used += size;
+    return size > 0 ? 1 : 0;
+}
+
+static void on_put_writable(void *arg)
 {
     struct run_call *call = arg;
-    const struct run_file *file = &call->request.files[call->file_index];
 
-    call->file_used +=
-        guest_call_send(call->file, file->data + call->file_used, file->size - call->file_used);
-    if (call->file_used == file->size)
-        guest_call_finish(call->file);
+    pump_run(&call->put);
+}
+
+static void on_put_broken(void *arg, const struct error *why)
+{
+    reply_error(arg, why);
+}
+
+static void feed_file(struct run_call *call)
+{
+    static const struct pump_source file = {.pull = pull_file};
+    const struct pump_spec spec = {.source = &file,
+                                   .from = call,
+                                   .sink = &pump_to_guest,
+                                   .to = call->guest,
+                                   .leftover_max = PUT_PIECE,
+                                   .on_broken = on_put_broken,
+                                   .arg = call};
+
+    call->file_used = 0;
+    pump_init(&call->put, &spec);
+    pump_end(&call->put);
 }
 
 static void put_next(struct run_call *call);
@@ -366,7 +372,8 @@ static void on_put_end(void *arg, const struct error *why, const struct agent_en
     struct error e;
 
     (void)end;
-    call->file = NULL;
+    call->guest = NULL;
+    pump_stop(&call->put);
     if (why != NULL) {
         e = *why;
         (void)error_wrap(&e, "files[%zu]", call->file_index);
@@ -379,7 +386,8 @@ static void on_put_end(void *arg, const struct error *why, const struct agent_en
 
 static void put_next(struct run_call *call)
 {
-    static const struct guest_call_events calls = {.on_writable = feed_file, .on_end = on_put_end};
+    static const struct guest_call_events calls = {.on_writable = on_put_writable,
+                                                   .on_end = on_put_end};
     struct exchange *x = call->exchange;
     struct error e = ERROR_INIT;
     struct sandbox *s = find_sandbox(call, &e);
@@ -393,9 +401,8 @@ static void put_next(struct run_call *call)
         return;
     }
     const struct run_file *file = &call->request.files[call->file_index];
-    call->file_used = 0;
     if (guest_call_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &calls, call,
-                         &call->file, &e) != 0)
+                         &call->guest, &e) != 0)
         reply_error(call, &e);
     else
         feed_file(call);
@@ -423,7 +430,6 @@ static void on_created(struct sandbox *s, const struct error *e, void *context)
     json_put_text(w, "pool", sandbox_pool_name(s));
     sandbox_describe_times(s, w);
     json_end_object(w);
-    call->state = RUN_PUTTING;
     put_next(call);
 }
 

@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "cloche/limits.h"
 #include "daemon/api/common/exec_reply.h"
+#include "daemon/api/common/pump_ends.h"
 #include "daemon/api/processes/handlers.h"
 #include "daemon/api/processes/process_find.h"
 #include "daemon/process/process.h"
@@ -17,33 +18,44 @@
  */
 
 struct input {
+    struct exchange *exchange;
     struct process_writer writer;
-    struct buffer pending; /* what the guest did not take at once */
+    struct pump pump;
     uint64_t bytes;
     bool closes;
-    bool is_whole; /* the body's end has come */
 };
+
+/* What was written stays so, and stdin stays open. */
+static void stop_input(struct input *in)
+{
+    pump_stop(&in->pump);
+    process_write_end(&in->writer, false);
+}
 
 static void on_input_close(struct exchange *x)
 {
     struct input *in = exchange_user(x);
 
-    process_write_end(&in->writer, false);
-    buffer_fini(&in->pending);
+    stop_input(in);
     free(in);
 }
 
 static void on_input_gone(struct exchange *x)
 {
-    struct input *in = exchange_user(x);
-
-    process_write_end(&in->writer, false);
+    stop_input(exchange_user(x));
     exchange_abort(x);
 }
 
-static void finish_input(struct exchange *x)
+static size_t write_input(void *to, const uint8_t *data, size_t size)
 {
-    struct input *in = exchange_user(x);
+    struct input *in = to;
+
+    return process_write(&in->writer, data, size);
+}
+
+static void finish_input(void *to)
+{
+    struct input *in = to;
     struct buffer body = BUFFER_INIT(KIB);
     struct json_writer w;
 
@@ -53,50 +65,39 @@ static void finish_input(struct exchange *x)
     json_put_int(&w, "bytes", (int64_t)in->bytes);
     json_put_bool(&w, "stdin_open", !in->closes);
     json_end_object(&w);
-    exchange_reply_written(x, 200, &w);
+    exchange_reply_written(in->exchange, 200, &w);
+}
+
+static void on_input_broken(void *arg, const struct error *why)
+{
+    struct input *in = arg;
+
+    stop_input(in);
+    exchange_reply_error(in->exchange, why);
 }
 
 static void on_process_closed(struct process_writer *w)
 {
-    struct exchange *x = w->owner;
     struct error e = ERROR_INIT;
 
     (void)error_set(&e, ERR_CONFLICT,
                     "the process ended, or its stdin was closed, before it was given all of this");
-    exchange_reply_error(x, &e);
+    on_input_broken(w->owner, &e);
 }
 
 static void on_process_writable(struct process_writer *w)
 {
-    struct exchange *x = w->owner;
-    struct input *in = exchange_user(x);
+    struct input *in = w->owner;
 
-    buffer_consume(&in->pending, process_write(w, buffer_bytes(&in->pending), in->pending.size));
-    if (in->pending.size > 0)
-        return;
-    if (in->is_whole)
-        finish_input(x);
-    else
-        exchange_resume(x);
+    pump_run(&in->pump);
 }
 
 static void on_input_data(struct exchange *x, const void *data, size_t size)
 {
     struct input *in = exchange_user(x);
-    struct error e = ERROR_INIT;
 
-    if (in->writer.process == NULL)
-        return; /* replied already */
     in->bytes += size;
-    size_t taken = in->pending.size > 0 ? 0 : process_write(&in->writer, data, size);
-    if (taken == size)
-        return;
-    exchange_pause(x);
-    if (buffer_append(&in->pending, (const uint8_t *)data + taken, size - taken) == 0)
-        return;
-    process_write_end(&in->writer, false);
-    (void)error_set(&e, ERR_INTERNAL, "out of memory for stdin");
-    exchange_reply_error(x, &e);
+    pump_data(&in->pump, data, size);
 }
 
 /* A body that broke off leaves stdin open: what came of it was written, and the count says how
@@ -105,45 +106,52 @@ static void on_input_end(struct exchange *x, const struct error *failure)
 {
     struct input *in = exchange_user(x);
 
-    if (in->writer.process == NULL)
-        return;
-    in->is_whole = true;
-    if (failure != NULL) {
-        process_write_end(&in->writer, false);
-        exchange_reply_error(x, failure);
-    } else if (in->pending.size == 0) {
-        finish_input(x);
-    }
+    if (failure == NULL)
+        pump_end(&in->pump);
+    else
+        on_input_broken(in, failure);
+}
+
+static int start_input(struct exchange *x, struct error *e)
+{
+    static const char *const query[] = {"close", NULL};
+    static const struct pump_sink sink = {.write = write_input, .end = finish_input};
+    struct process *p = process_find(x, query, e);
+    bool closes = false;
+
+    if (p == NULL || exchange_query_bool(x, "close", &closes, e) != 0)
+        return -1;
+    struct input *in = calloc(1, sizeof(*in));
+    if (in == NULL)
+        return error_set(e, ERR_INTERNAL, "out of memory");
+    exchange_set_user(x, in);
+    exchange_on_close(x, on_input_close);
+    exchange_on_gone(x, on_input_gone);
+    in->exchange = x;
+    in->closes = closes;
+    in->writer.owner = in;
+    in->writer.on_writable = on_process_writable;
+    in->writer.on_closed = on_process_closed;
+    if (process_write_begin(p, &in->writer, e) != 0)
+        return -1;
+    const struct pump_spec spec = {.source = &pump_from_body,
+                                   .from = x,
+                                   .sink = &sink,
+                                   .to = in,
+                                   .leftover_max = PUMP_BODY_LEFTOVER_MAX,
+                                   .on_broken = on_input_broken,
+                                   .arg = in};
+    pump_init(&in->pump, &spec);
+    exchange_read_stream(x, UINT64_MAX, on_input_data, on_input_end);
+    return 0;
 }
 
 void api_process_stdin(struct exchange *x)
 {
-    static const char *const query[] = {"close", NULL};
     struct error e = ERROR_INIT;
-    bool closes = false;
-    struct process *p = process_find(x, query, &e);
-    struct input *in = NULL;
 
-    if (p != NULL && exchange_query_bool(x, "close", &closes, &e) == 0 &&
-        (in = calloc(1, sizeof(*in))) == NULL)
-        (void)error_set(&e, ERR_INTERNAL, "out of memory");
-    if (in != NULL && process_write_begin(p, &in->writer, &e) != 0) {
-        free(in);
-        in = NULL;
-    }
-    if (in == NULL) {
+    if (start_input(x, &e) != 0)
         exchange_reply_error(x, &e);
-        return;
-    }
-    in->writer.owner = x;
-    in->writer.on_writable = on_process_writable;
-    in->writer.on_closed = on_process_closed;
-    in->pending = (struct buffer)BUFFER_INIT(HTTP_INPUT_BYTES_MAX);
-    in->closes = closes;
-    exchange_set_user(x, in);
-    exchange_on_close(x, on_input_close);
-    exchange_on_gone(x, on_input_gone);
-    exchange_read_stream(x, UINT64_MAX, on_input_data, on_input_end);
 }
 
 /* --- output -------------------------------------------------------------------------------------
@@ -186,11 +194,10 @@ static void on_output_end(void *context, const struct exec_result *result)
         exec_result_describe(result, &w);
     }
     json_end_object(&w);
-    if (w.failed || buffer_append_text(&out, "\n") != 0 ||
-        exchange_write(x, buffer_bytes(&out), out.size) != 0)
+    if (w.failed || buffer_append_text(&out, "\n") != 0)
         exchange_abort(x);
     else
-        exchange_end(x);
+        exec_reply_finish(exchange_user(x), &out);
     buffer_fini(&out);
 }
 
