@@ -201,11 +201,6 @@ void agent_link_accuse(struct agent_link *link, const char *what)
     defer(link);
 }
 
-size_t agent_link_stream_count(const struct agent_link *link)
-{
-    return link->streams.count;
-}
-
 int agent_link_new(uv_loop_t *loop, int fd, agent_broken_fn on_broken, void *arg,
                    struct agent_link **ret_link, struct error *e)
 {

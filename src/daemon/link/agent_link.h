@@ -47,9 +47,6 @@ void agent_link_free(struct agent_link *link);
  * the next turn of the loop. */
 void agent_link_accuse(struct agent_link *link, const char *what);
 
-/* Streams that are open now, those included that only wait for their END. */
-size_t agent_link_stream_count(const struct agent_link *link);
-
 /*
  * Opens a stream with a request of agent_request_*() whose bytes move out of `request`. `sends`:
  * lane 0 will carry our bytes (stdin, a file's content). Returns 0, or -1 with ERR_SANDBOX_GONE

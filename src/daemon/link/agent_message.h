@@ -32,7 +32,7 @@ struct agent_end {
     char text[CHANNEL_TEXT_MAX + 1]; /* NUL-terminated; "" where the guest said nothing */
     enum channel_exec_end kind;      /* EXEC */
     int32_t code;                    /* EXEC: exit code or signal */
-    uint64_t wall_us, user_us, system_us, max_rss_bytes;  /* EXEC */
+    uint64_t user_us, system_us, max_rss_bytes;           /* EXEC */
     uint64_t bytes;                                       /* of lane 0: all but EXEC */
     uint64_t files, directories, symlinks, content_bytes; /* TREE_IN: what was unpacked */
     uint32_t flags; /* STAT, LIST, SEARCH, CHANGE: enum channel_end_flag */

@@ -42,7 +42,8 @@ static int make_room(struct env *env, struct error *e)
     return 0;
 }
 
-int env_set(struct env *env, const char *name, const char *value, struct error *e)
+/* On failure `env` is as it was. */
+static int set(struct env *env, const char *name, const char *value, struct error *e)
 {
     size_t name_size = strlen(name);
     size_t size = name_size + strlen(value) + 2;
@@ -86,18 +87,10 @@ int env_merge_json(struct env *env, const struct cJSON *over, struct error *e)
                             member->string);
             return error_remedy(e, "Write it in quotes, as in {\"DEBUG\":\"1\"}.");
         }
-        if (env_set(env, member->string, member->valuestring, e) != 0)
+        if (set(env, member->string, member->valuestring, e) != 0)
             return -1;
     }
     return 0;
-}
-
-const char *env_get(const struct env *env, const char *name)
-{
-    size_t name_size = strlen(name);
-    size_t at = find(env, name, name_size);
-
-    return at < env->count ? env->entries[at] + name_size + 1 : NULL;
 }
 
 const char *const *env_vector(const struct env *env)

@@ -22,20 +22,13 @@ struct env {
 void env_fini(struct env *env);
 
 /*
- * Sets a variable. Returns 0, or -1 with ERR_INVALID_FIELD (the name is empty or holds '=', or name
- * or value holds NUL), ERR_TOO_LARGE (more than SANDBOX_ENV_BYTES_MAX or CHANNEL_ARGS_MAX entries)
- * or ERR_INTERNAL (memory); `env` is as it was then.
+ * Sets every member of the JSON object `over` (NULL: nothing), whose values must be strings.
+ * Returns 0, or -1 with ERR_INVALID_FIELD (a value is no string; a name is empty or holds '='),
+ * ERR_TOO_LARGE (more than SANDBOX_ENV_BYTES_MAX or CHANNEL_ARGS_MAX entries) or ERR_INTERNAL
+ * (memory); a part may have been set then.
  */
-int env_set(struct env *env, const char *name, const char *value, struct error *e)
-    __attribute__((warn_unused_result));
-
-/* Sets in `env` every member of the JSON object `over` (NULL: nothing), whose values must be
- * strings. As env_set(); on failure a part may have been set. */
 int env_merge_json(struct env *env, const struct cJSON *over, struct error *e)
     __attribute__((warn_unused_result));
-
-/* The value of `name`, or NULL; valid until the next change. */
-const char *env_get(const struct env *env, const char *name);
 
 /* For NULL-terminated vectors: never NULL, also where nothing is set. */
 const char *const *env_vector(const struct env *env);

@@ -7,7 +7,8 @@
 static const char *const output_names[EXEC_OUTPUT_COUNT] = {
     [EXEC_STDOUT] = "stdout", [EXEC_STDERR] = "stderr"};
 
-size_t output_incomplete(const uint8_t *data, size_t size)
+/* How many bytes at the end of `data` (0 to 3) are the start of a character that is not whole. */
+static size_t incomplete_bytes(const uint8_t *data, size_t size)
 {
     for (size_t back = 1; back <= 3 && back <= size; back++) {
         uint8_t byte = data[size - back];
@@ -52,7 +53,7 @@ int output_record_append(struct buffer *lines, struct process_follower *f)
     if (missed > 0)
         return append_missed(lines, f, missed);
     size_t size = process_peek(f, data, sizeof(data), &which);
-    size_t incomplete = output_incomplete(data, size);
+    size_t incomplete = incomplete_bytes(data, size);
     bool may_grow = p->state != PROCESS_ENDED && f->offset + size == p->ring.end;
     /* With nothing in front of it, the start of a character waits, or goes out as bytes. */
     if (incomplete < size || may_grow)

@@ -16,9 +16,6 @@
 /* A control character takes six bytes of JSON. */
 #define OUTPUT_RECORD_MAX (6 * OUTPUT_PIECE_BYTES + 128)
 
-/* How many bytes at the end of `data` (0 to 3) are the start of a character that is not whole. */
-size_t output_incomplete(const uint8_t *data, size_t size);
-
 /*
  * Appends to `lines` one record for what the follower has next, and takes it: {"type":"missed"}
  * where something is gone for ever, else a piece of output. The start of a character at the end of

@@ -15,7 +15,6 @@ struct fixture {
     struct fake_agent agent;
     struct agent_link *link;
     struct exec *exec;
-    struct env env;
     unsigned broken, starts, ends, writables;
     uint32_t pid;
     size_t output[EXEC_OUTPUT_COUNT];
@@ -79,7 +78,6 @@ static int set_up(void **state)
     assert_int_equal(uv_loop_init(&f->loop), 0);
     int fd = fake_agent_init(&f->agent, &f->loop);
     assert_int_equal(agent_link_new(&f->loop, fd, on_broken, f, &f->link, &e), 0);
-    assert_int_equal(env_set(&f->env, "A", "b", &e), 0);
     *state = f;
     return 0;
 }
@@ -92,19 +90,21 @@ static int tear_down(void **state)
     (void)uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     fake_agent_fini(&f->agent);
-    env_fini(&f->env);
     free(f);
     return 0;
 }
 
 static void start(struct fixture *f, struct exec_spec spec)
 {
+    static char entry[] = "A=b";
+    static char *entries[] = {entry, NULL};
+    static const struct env env = {.entries = entries, .count = 1, .bytes = 4};
     struct error e = ERROR_INIT;
 
     spec.argv = argv;
     spec.cwd = "/";
     spec.user = "";
-    spec.env = &f->env;
+    spec.env = &env;
     if (spec.output_bytes_max == 0)
         spec.output_bytes_max = 1000;
     spec.arrived_ns = clock_mono_ns();
@@ -336,41 +336,6 @@ static void test_terminal(void **state)
     assert_int_equal(f->ends, 1);
 }
 
-static void test_environment(void **state)
-{
-    struct env env = {0};
-    struct error e = ERROR_INIT;
-    char name[16];
-
-    (void)state;
-    assert_non_null(env_vector(&env));
-    assert_null(env_vector(&env)[0]);
-    assert_int_equal(env_set(&env, "PATH", "/bin", &e), 0);
-    assert_int_equal(env_set(&env, "PAT", "x", &e), 0);
-    assert_int_equal(env_set(&env, "PATH", "/usr/bin", &e), 0);
-    assert_int_equal(env.count, 2);
-    assert_string_equal(env_get(&env, "PATH"), "/usr/bin");
-    assert_null(env_get(&env, "PA"));
-    assert_string_equal(env_vector(&env)[0], "PATH=/usr/bin");
-    assert_null(env_vector(&env)[2]);
-    assert_int_equal(env_set(&env, "", "x", &e), -1);
-    assert_int_equal(e.code, ERR_INVALID_FIELD);
-    assert_int_equal(env_set(&env, "A=B", "x", &e), -1);
-    for (unsigned i = 0; i < 1000; i++) {
-        (void)snprintf(name, sizeof(name), "N%u", i);
-        assert_int_equal(env_set(&env, name, "value", &e), 0);
-    }
-    assert_string_equal(env_get(&env, "N777"), "value");
-    char *large = malloc(SANDBOX_ENV_BYTES_MAX);
-    memset(large, 'x', SANDBOX_ENV_BYTES_MAX);
-    large[SANDBOX_ENV_BYTES_MAX - 1] = '\0';
-    assert_int_equal(env_set(&env, "LARGE", large, &e), -1);
-    assert_int_equal(e.code, ERR_TOO_LARGE);
-    assert_int_equal(env.count, 1002);
-    free(large);
-    env_fini(&env);
-}
-
 #define EXEC_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -388,7 +353,6 @@ int main(void)
         EXEC_TEST(test_output_at_the_limit_is_whole),
         EXEC_TEST(test_sandbox_gone_is_never_an_exit),
         EXEC_TEST(test_terminal),
-        cmocka_unit_test(test_environment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

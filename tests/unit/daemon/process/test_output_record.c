@@ -108,10 +108,24 @@ static void test_half_a_character(void **state)
                "{\"type\":\"stderr\",\"offset\":4,\"data\":\"x\"}\n");
     f.process.state = PROCESS_ENDED;
     expect(&f, "{\"type\":\"stderr\",\"offset\":5,\"data_base64\":\"4g==\"}\n");
-    /* What cannot become a character is not held back. */
-    assert_int_equal(output_incomplete(TEXT("\xff")), 0);
-    assert_int_equal(output_incomplete(TEXT("\x80\x80\x80\x80")), 0);
-    assert_int_equal(output_incomplete(TEXT("\xf0\x9f\x98")), 3);
+    tear_down(&f);
+}
+
+/* What cannot become a character is not held back; what can is, up to three bytes of it. */
+static void test_what_is_held_back(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    set_up(&f);
+    write_bytes(&f, EXEC_STDOUT, TEXT("\xff"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":0,\"data_base64\":\"/w==\"}\n");
+    write_bytes(&f, EXEC_STDOUT, TEXT("\x80\x80\x80\x80"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":1,\"data_base64\":\"gICAgA==\"}\n");
+    write_bytes(&f, EXEC_STDOUT, TEXT("\xf0\x9f\x98"));
+    expect(&f, "");
+    write_bytes(&f, EXEC_STDOUT, TEXT("\x80"));
+    expect(&f, "{\"type\":\"stdout\",\"offset\":5,\"data\":\"\xf0\x9f\x98\x80\"}\n");
     tear_down(&f);
 }
 
@@ -205,6 +219,7 @@ int main(void)
         cmocka_unit_test(test_text_and_bytes),
         cmocka_unit_test(test_characters_across_pieces),
         cmocka_unit_test(test_half_a_character),
+        cmocka_unit_test(test_what_is_held_back),
         cmocka_unit_test(test_missed),
         cmocka_unit_test(test_a_piece_of_control_characters_fits),
         cmocka_unit_test(test_paths),
