@@ -156,19 +156,17 @@ static void put_text(struct wire_writer *w, const char *text)
 static int begin(struct buffer *request, enum channel_op op, size_t size, struct wire_writer *ret_w,
                  struct error *e)
 {
-    uint8_t *at = size > CHANNEL_OPEN_MAX ? NULL : buffer_reserve(request, size);
+    uint8_t *at = buffer_reserve(request, size);
 
-    if (at == NULL) {
-        (void)error_set(e, ERR_TOO_LARGE, "argv and env are larger than %u bytes together",
-                        (unsigned)CHANNEL_OPEN_MAX);
-        return error_remedy(e, "Put large data into a file, or send it as stdin.");
-    }
+    if (at == NULL)
+        return error_set(e, ERR_INTERNAL, "no room for a request of %zu bytes to the guest", size);
     wire_writer_init(ret_w, at, size);
     wire_put_u16(ret_w, (uint16_t)op);
     return 0;
 }
 
-/* Sum of a vector's strings as they go over the wire; SIZE_MAX when there are too many. */
+/* Sum of a vector's strings as they go over the wire; past CHANNEL_OPEN_MAX where there are too
+ * many. */
 static size_t vector_bytes(const char *const *vector, uint32_t *ret_count)
 {
     size_t bytes = 4;
@@ -192,6 +190,11 @@ int agent_request_exec(struct buffer *request, const struct agent_command *c, st
                   c->limit_count * CHANNEL_LIMIT_BYTES + vector_bytes(c->argv, &argc) +
                   vector_bytes(c->env, &envc);
 
+    if (size > CHANNEL_OPEN_MAX) {
+        (void)error_set(e, ERR_TOO_LARGE, "argv and env are larger than %u bytes together",
+                        (unsigned)CHANNEL_OPEN_MAX);
+        return error_remedy(e, "Put large data into a file, or send it as stdin.");
+    }
     if (begin(request, CHANNEL_OP_EXEC, size, &w, e) != 0)
         return -1;
     wire_put_u32(&w, (c->has_stdin ? (uint32_t)CHANNEL_EXEC_STDIN : 0) |

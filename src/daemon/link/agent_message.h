@@ -72,7 +72,8 @@ struct agent_command {
 
 /*
  * Pack a request (op and fields) at the end of `request`, whose size_max should be
- * CHANNEL_OPEN_MAX. Returns 0, or -1 with ERR_TOO_LARGE where it does not fit.
+ * CHANNEL_OPEN_MAX. Returns 0, or -1 with ERR_INTERNAL (memory). Only a command can be longer than
+ * CHANNEL_OPEN_MAX or have more than CHANNEL_ARGS_MAX strings in argv or env: ERR_TOO_LARGE.
  */
 int agent_request_exec(struct buffer *request, const struct agent_command *command, struct error *e)
     __attribute__((warn_unused_result));
