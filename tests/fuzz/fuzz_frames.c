@@ -160,7 +160,7 @@ static void act(struct owner *o, uint8_t choice)
     }
 }
 
-/* Takes what the link says; fake_recv aborts on a header that is none. */
+/* Takes what the link says; fake_recv aborts on a header that is malformed. */
 static void drain(struct fake_agent *agent)
 {
     static struct fake_frame frame;

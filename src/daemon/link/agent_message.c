@@ -35,7 +35,7 @@ int agent_info_parse(enum channel_op op, const void *data, size_t size, struct a
     switch (agent_op_kind(op)) {
     case AGENT_OP_COMMAND:
         info.pid = wire_get_u32(&r);
-        r.bad = r.bad || info.pid == 0; /* who has not started has none, everywhere in here */
+        r.bad = r.bad || info.pid == 0; /* 0 is for those that have not started */
         break;
     case AGENT_OP_READ:
         info.size = wire_get_u64(&r);

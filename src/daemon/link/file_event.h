@@ -14,8 +14,8 @@
 
 /*
  * Takes the first event of `data`, of which more may be on its way, and appends its line to `lines`
- * (none for a mark of being at work). Returns 1 and how many bytes it had, 0 where its rest has not
- * come, or -1 with ERR_BAD_REQUEST for one that is none, ERR_INTERNAL where memory is short.
+ * (no line for a mark of being at work). Returns 1 and how many bytes it had, 0 where its rest has
+ * not come, or -1 with ERR_BAD_REQUEST for what is no event, ERR_INTERNAL where memory is short.
  */
 int file_event_take(const void *data, size_t size, struct buffer *lines, size_t *ret_used,
                     struct error *e) __attribute__((nonnull(3, 4, 5), warn_unused_result));

@@ -60,10 +60,10 @@ static const char *judge_name(const struct file_records *r, const struct file_re
         return size > 0 ? "a name that nobody asked for" : NULL;
     case FILE_NAMES_ENTRY:
         if (size == 0 || size >= FILE_NAME_BYTES || memchr(name, '/', size) != NULL)
-            return "a name that is none";
+            return "an impossible name";
         return is_behind(name, size, r->last, r->last_size) ? NULL : "names out of order";
     default:
-        return size == 0 || name[0] != '/' ? "a path that is none" : NULL;
+        return size == 0 || name[0] != '/' ? "an impossible path" : NULL;
     }
 }
 

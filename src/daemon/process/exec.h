@@ -65,7 +65,7 @@ struct exec_result {
     uint64_t output_bytes[EXEC_OUTPUT_COUNT];   /* taken from it */
     uint64_t wall_ns;                           /* the daemon's clock, from the start of the exec */
     uint64_t user_us, system_us, max_rss_bytes; /* the guest's claims, 0 without has_guest_usage */
-    uint64_t first_output_ns;                   /* since arrived_ns; 0: there was none */
+    uint64_t first_output_ns;                   /* since arrived_ns; 0: there was no output */
     const char *cwd;    /* a session's command: where it left the shell; lives as its process */
     bool ends_session;  /* the shell has ended with it */
     struct error error; /* FAILED */

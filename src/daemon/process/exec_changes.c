@@ -51,7 +51,7 @@ static void on_data(void *arg, const uint8_t *data, size_t size)
     tell(c, NULL);
 }
 
-/* Makes JSON of the events; -1 where one is none. */
+/* Makes JSON of the events; -1 where one is malformed, or memory is short. */
 static int judge_events(struct exec_changes *c, struct error *e)
 {
     size_t used = 0;

@@ -165,7 +165,7 @@ static void put_output(void *arg, const uint8_t *data, size_t size)
         cut(s, EXEC_OUTPUT_LIMIT);
 }
 
-/* The shell's report: "CODE DIRECTORY". What is none is a shell that was tampered with. */
+/* The shell's report: "CODE DIRECTORY". Anything else comes of a shell that was tampered with. */
 static void end_reported(struct session *s)
 {
     struct exec_result result = {.end = EXEC_EXITED};
@@ -191,7 +191,7 @@ static void pump(struct session *s)
     uint8_t data[PUMP_BYTES];
     enum exec_output which = EXEC_STDOUT;
 
-    (void)process_missed(&s->shell); /* there is none: the shell waits for us */
+    (void)process_missed(&s->shell); /* nothing was: the shell waits for us */
     while (!s->is_over && s->command != NULL && s->unconsumed < PROCESS_RING_BYTES_MIN / 2) {
         size_t size = process_peek(&s->shell, data, sizeof(data), &which);
         struct sink sink = {.session = s, .which = which};

@@ -37,7 +37,7 @@ size_t session_scan_feed(struct session_scan *s, const uint8_t *data, size_t siz
 
     while (used < size && !session_scan_done(s)) {
         if (s->matched > 0 && data[used] != (uint8_t)s->marker[s->matched]) {
-            /* It was none; as its first byte does not come again in it, nor did one begin in it. */
+            /* Not a marker. Its first byte does not come again in it, so none began inside. */
             size_t matched = s->matched;
 
             s->matched = 0;

@@ -19,7 +19,7 @@ struct session_scan {
     size_t matched;   /* bytes of a marker that may be one */
     bool has_report;  /* a report is to come, and a second marker */
     unsigned markers; /* that have come */
-    bool is_too_long; /* the report is none */
+    bool is_too_long; /* what should be the report */
     size_t report_size;
     char report[SESSION_REPORT_MAX + 1];
 };

@@ -22,7 +22,7 @@ static const struct {
     {"IO", SIGIO},     {"POLL", SIGIO},       {"PWR", SIGPWR},   {"SYS", SIGSYS},
 };
 
-/* All of `text` as a number from `low` to `high`; 0 where it is none. */
+/* All of `text` as a number from `low` to `high`; 0 where it is not one. */
 static uint32_t parse_number(const char *text, unsigned long low, unsigned long high)
 {
     char *end;

@@ -193,7 +193,7 @@ static void test_a_shell_that_cannot_start(void **state)
     expect_error(f, 422, "command_not_started", "/bin/sh");
 }
 
-/* A guest that has changed the shell gets no exit code past us that is none. */
+/* A guest that has changed the shell gets nothing past us that is not an exit code. */
 static void test_false_reports(void **state)
 {
     static const char *const reports[] = {"256 /", "-1 /", "x", ""};
