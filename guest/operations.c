@@ -1,7 +1,5 @@
 #include "guest/operations.h"
 
-#include "guest/exec/command.h"
-#include "guest/exec/execgroup.h"
 #include "guest/files/file_ops.h"
 #include "guest/trees/tree_ops.h"
 
@@ -11,7 +9,7 @@ int operations_init(struct operations *o, const char *cgroup_path, const struct 
     *o = (struct operations){
         .rows =
             {
-                {&command_op, &o->launcher},
+                {&command_op, &o->commands},
                 {&file_read_op, &o->stagings},
                 {&file_write_op, &o->stagings},
                 {&file_stat_op, NULL},
@@ -25,14 +23,14 @@ int operations_init(struct operations *o, const char *cgroup_path, const struct 
             },
         .layers = *layers,
     };
-    if (launcher_init(&o->launcher, cgroup_path, e) < 0)
+    if (commands_init(&o->commands, cgroup_path, e) < 0)
         return -1;
     return stagings_init(&o->stagings, e);
 }
 
 void operations_fini(struct operations *o)
 {
-    launcher_fini(&o->launcher);
+    commands_fini(&o->commands);
     stagings_fini(&o->stagings);
 }
 
@@ -40,5 +38,5 @@ void operations_tidy(void *operations)
 {
     struct operations *o = operations;
 
-    execgroups_tidy(&o->launcher.groups);
+    commands_tidy(&o->commands);
 }

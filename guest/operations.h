@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "guest/channel/stream.h"
-#include "guest/exec/launch.h"
+#include "guest/exec/command.h"
 #include "guest/files/layers.h"
 #include "guest/files/staging.h"
 
@@ -12,7 +12,7 @@
 
 struct operations {
     struct stream_row rows[OPERATION_COUNT];
-    struct launcher launcher;
+    struct commands commands;
     struct stagings stagings;
     struct layers layers;
 };

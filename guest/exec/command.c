@@ -10,7 +10,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/fd.h"
-#include "guest/exec/launch.h"
+#include "guest/exec/execgroup.h"
 #include "guest/exec/terminal.h"
 
 /* For descendants that still hold stdout or stderr when the main process has ended, such as the
@@ -42,6 +42,22 @@ struct command {
 };
 
 _Static_assert(sizeof(struct command) <= STREAM_STATE_BYTES, "an exec allocates nothing");
+
+int commands_init(struct commands *commands, const char *cgroup_path, struct error *e)
+{
+    commands->grace_ns = GRACE_NS;
+    return launcher_init(&commands->launcher, cgroup_path, e);
+}
+
+void commands_fini(struct commands *commands)
+{
+    launcher_fini(&commands->launcher);
+}
+
+void commands_tidy(struct commands *commands)
+{
+    execgroups_tidy(&commands->launcher.groups);
+}
 
 static uint64_t timeval_us(struct timeval t)
 {
@@ -141,6 +157,7 @@ static void advance(struct stream *s)
 
 static bool handle_child(struct stream *s, pid_t pid, int status, const struct rusage *usage)
 {
+    const struct commands *commands = s->shared;
     struct command *c = s->state;
 
     if (c->child.pid != pid || c->exited)
@@ -153,7 +170,7 @@ static bool handle_child(struct stream *s, pid_t pid, int status, const struct r
     c->system_us = timeval_us(usage->ru_stime);
     c->max_rss_bytes = (uint64_t)usage->ru_maxrss * KIB;
     if (!c->killed)
-        s->wake_at_ns = c->ended_ns + GRACE_NS;
+        s->wake_at_ns = c->ended_ns + commands->grace_ns;
     advance(s);
     return true;
 }
@@ -394,6 +411,7 @@ static int watch_outputs(struct stream *s)
 
 static int handle_start(struct stream *s, struct wire_reader *reader)
 {
+    struct commands *commands = s->shared;
     struct command *c = s->state;
     struct launch_failure failure;
     uint8_t bytes[4];
@@ -401,7 +419,7 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
 
     /* A window and an end-of-file key. */
     c->stdin_waiting = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES + 1);
-    int result = launch(s->shared, reader, &c->child, &failure);
+    int result = launch(&commands->launcher, reader, &c->child, &failure);
     if (result < 0)
         return -1;
     if (result > 0) {
@@ -423,7 +441,7 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
 
 static void handle_fini(struct stream *s)
 {
-    struct launcher *launcher = s->shared;
+    struct commands *commands = s->shared;
     struct command *c = s->state;
 
     child_close(&c->child);
@@ -435,9 +453,9 @@ static void handle_fini(struct stream *s)
         kill_all(s);
         (void)waitpid(c->child.pid, NULL, 0);
         if (c->child.has_group)
-            execgroups_drop(&launcher->groups, &c->child.group);
+            execgroups_drop(&commands->launcher.groups, &c->child.group);
     } else if (c->child.has_group) {
-        execgroups_put(&launcher->groups, &c->child.group);
+        execgroups_put(&commands->launcher.groups, &c->child.group);
     }
     c->child.has_group = false;
 }

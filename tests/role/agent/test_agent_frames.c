@@ -268,7 +268,9 @@ static void test_host_that_does_not_read(void **state)
             (void)peer_open_file(&p, CHANNEL_OP_READ, 0, "/no/such/file/at/all");
         _exit(0);
     }
-    (void)usleep(500000);
+    /* Until both are full, from here to the agent and back. */
+    for (struct pollfd wait = {.fd = p.fd, .events = POLLOUT}; poll(&wait, 1, 0) == 1;)
+        (void)usleep(1000);
     while (ends < count) {
         assert_true(peer_receive(&p, &f));
         assert_int_equal(f.h.type, CHANNEL_END);

@@ -67,8 +67,10 @@ struct peer_result {
     size_t frames;
 };
 
-/* What a test wants the agent to take for the layers of its root. */
+/* What a test wants the agent to take for the layers of its root, and how long a command's
+ * descendants have to finish their output; 0: as in a guest. */
 static struct layers peer_layers = LAYERS_NONE;
+static uint64_t peer_grace_ns;
 
 static inline void peer_agent_main(int fd, const char *cgroup)
 {
@@ -82,6 +84,8 @@ static inline void peer_agent_main(int fd, const char *cgroup)
     if (operations_init(&operations, cgroup, &peer_layers, &e) < 0 ||
         service_init(&service, fd, operations.rows, OPERATION_COUNT, &e) < 0)
         _exit(PEER_EXIT_FAILED);
+    if (peer_grace_ns > 0)
+        operations.commands.grace_ns = peer_grace_ns;
     service_when_idle(&service, operations_tidy, &operations);
     int result = service_run(&service, &e);
     if (result < 0)
@@ -409,6 +413,30 @@ static inline void peer_finish(struct peer *p, uint32_t stream, struct peer_resu
         if (peer_take(ret_result, &f))
             return;
     }
+}
+
+/*
+ * Until the agent has done all that it does by itself: two requests that end at once, the second
+ * sent behind the first one's END, so that a whole turn of its loop lies between. What comes of
+ * `stream` meanwhile is taken into the result; returns whether it was DATA.
+ */
+static inline bool peer_settle(struct peer *p, uint32_t stream, struct peer_result *ret_result)
+{
+    static struct peer_frame f;
+    bool is_data = false;
+
+    for (int i = 0; i < 2; i++) {
+        uint32_t id = peer_open_file(p, CHANNEL_OP_READ, 0, "/");
+
+        do {
+            assert_true(peer_receive(p, &f));
+            if (f.h.stream == stream) {
+                is_data = is_data || f.h.type == CHANNEL_DATA;
+                (void)peer_take(ret_result, &f);
+            }
+        } while (f.h.stream != id || f.h.type != CHANNEL_END);
+    }
+    return is_data;
 }
 
 static inline bool peer_lane_is(const struct peer_result *r, enum channel_lane lane,
