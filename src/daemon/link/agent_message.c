@@ -181,14 +181,14 @@ static size_t vector_bytes(const char *const *vector, uint32_t *ret_count)
     return bytes;
 }
 
-int agent_request_exec(struct buffer *request, const struct agent_command *c, struct error *e)
+int agent_request_exec(struct buffer *request, const struct agent_command *command, struct error *e)
 {
     uint32_t argc = 0;
     uint32_t envc = 0;
     struct wire_writer w;
-    size_t size = 2 + 4 + 2 + 2 + 4 + string_bytes(c->user) + string_bytes(c->cwd) + 4 +
-                  c->limit_count * CHANNEL_LIMIT_BYTES + vector_bytes(c->argv, &argc) +
-                  vector_bytes(c->env, &envc);
+    size_t size = 2 + 4 + 2 + 2 + 4 + string_bytes(command->user) + string_bytes(command->cwd) + 4 +
+                  command->limit_count * CHANNEL_LIMIT_BYTES + vector_bytes(command->argv, &argc) +
+                  vector_bytes(command->env, &envc);
 
     if (size > CHANNEL_OPEN_MAX) {
         (void)error_set(e, ERR_TOO_LARGE, "argv and env are larger than %u bytes together",
@@ -197,24 +197,24 @@ int agent_request_exec(struct buffer *request, const struct agent_command *c, st
     }
     if (begin(request, CHANNEL_OP_EXEC, size, &w, e) != 0)
         return -1;
-    wire_put_u32(&w, (c->has_stdin ? (uint32_t)CHANNEL_EXEC_STDIN : 0) |
-                         (c->has_pty ? (uint32_t)CHANNEL_EXEC_PTY : 0));
-    wire_put_u16(&w, c->has_pty ? c->rows : 0);
-    wire_put_u16(&w, c->has_pty ? c->columns : 0);
-    wire_put_u32(&w, c->umask);
-    put_text(&w, c->user);
-    put_text(&w, c->cwd);
-    wire_put_u32(&w, (uint32_t)c->limit_count);
-    for (size_t i = 0; i < c->limit_count; i++) {
-        wire_put_u32(&w, c->limits[i].kind);
-        wire_put_u64(&w, c->limits[i].value);
+    wire_put_u32(&w, (command->has_stdin ? (uint32_t)CHANNEL_EXEC_STDIN : 0) |
+                         (command->has_pty ? (uint32_t)CHANNEL_EXEC_PTY : 0));
+    wire_put_u16(&w, command->has_pty ? command->rows : 0);
+    wire_put_u16(&w, command->has_pty ? command->columns : 0);
+    wire_put_u32(&w, command->umask);
+    put_text(&w, command->user);
+    put_text(&w, command->cwd);
+    wire_put_u32(&w, (uint32_t)command->limit_count);
+    for (size_t i = 0; i < command->limit_count; i++) {
+        wire_put_u32(&w, command->limits[i].kind);
+        wire_put_u64(&w, command->limits[i].value);
     }
     wire_put_u32(&w, argc);
     for (uint32_t i = 0; i < argc; i++)
-        put_text(&w, c->argv[i]);
+        put_text(&w, command->argv[i]);
     wire_put_u32(&w, envc);
     for (uint32_t i = 0; i < envc; i++)
-        put_text(&w, c->env[i]);
+        put_text(&w, command->env[i]);
     buffer_commit(request, w.used);
     return 0;
 }
@@ -320,18 +320,18 @@ int agent_request_tree(struct buffer *request, enum channel_op op, const char *p
     return 0;
 }
 
-int agent_request_change(struct buffer *request, const struct agent_change *c, struct error *e)
+int agent_request_change(struct buffer *request, const struct agent_change *change, struct error *e)
 {
     struct wire_writer w;
 
     if (begin(request, CHANNEL_OP_CHANGE,
-              2 + 4 + 4 + 4 + string_bytes(c->path) + string_bytes(c->other), &w, e) != 0)
+              2 + 4 + 4 + 4 + string_bytes(change->path) + string_bytes(change->other), &w, e) != 0)
         return -1;
-    wire_put_u32(&w, (uint32_t)c->change);
-    wire_put_u32(&w, c->flags);
-    wire_put_u32(&w, c->mode);
-    put_text(&w, c->path);
-    put_text(&w, c->other);
+    wire_put_u32(&w, (uint32_t)change->change);
+    wire_put_u32(&w, change->flags);
+    wire_put_u32(&w, change->mode);
+    put_text(&w, change->path);
+    put_text(&w, change->other);
     buffer_commit(request, w.used);
     return 0;
 }

@@ -100,7 +100,7 @@ struct agent_change {
     const char *path;
     const char *other;
 };
-int agent_request_change(struct buffer *request, const struct agent_change *c, struct error *e)
+int agent_request_change(struct buffer *request, const struct agent_change *change, struct error *e)
     __attribute__((warn_unused_result));
 int agent_request_write(struct buffer *request, uint32_t mode, const char *path, struct error *e)
     __attribute__((warn_unused_result));

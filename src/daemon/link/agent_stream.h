@@ -37,30 +37,30 @@ struct agent_stream_calls {
 };
 
 /* When (clock_mono_ns) the last of its request was ready for the socket; 0: not yet. */
-uint64_t agent_stream_opened_ns(const struct agent_stream *s);
+uint64_t agent_stream_opened_ns(const struct agent_stream *stream);
 
 /* Queues bytes for lane 0; returns how many were taken. Where that is less than `size`, on_writable
  * follows. After agent_stream_eof() nothing may be sent; after a reset everything is taken and
  * dropped. */
-size_t agent_stream_send(struct agent_stream *s, const void *data, size_t size)
+size_t agent_stream_send(struct agent_stream *stream, const void *data, size_t size)
     __attribute__((warn_unused_result));
 
 /* Nothing more on lane 0, after what is queued. */
-void agent_stream_eof(struct agent_stream *s);
+void agent_stream_eof(struct agent_stream *stream);
 
 /* The owner is done with `size` bytes that on_data gave it: the guest may send as many more. */
-void agent_stream_consume(struct agent_stream *s, enum channel_lane lane, size_t size);
+void agent_stream_consume(struct agent_stream *stream, enum channel_lane lane, size_t size);
 
 /* Sends a signal (1 to 64) to processes of the exec. */
-void agent_stream_signal(struct agent_stream *s, enum channel_signal_scope scope,
+void agent_stream_signal(struct agent_stream *stream, enum channel_signal_scope scope,
                          uint32_t signal_number);
 
 /* Tells the exec's terminal a new size; only for one that has a terminal. */
-void agent_stream_resize(struct agent_stream *s, uint16_t rows, uint16_t columns);
+void agent_stream_resize(struct agent_stream *stream, uint16_t rows, uint16_t columns);
 
 /* Asks the guest to stop. What it still sends is swallowed; on_end follows when it says END. */
-void agent_stream_reset(struct agent_stream *s);
+void agent_stream_reset(struct agent_stream *stream);
 
 /* Resets, and makes no more callbacks: the pointer is dead for the caller. The link remembers the
  * stream until its END. Accepts NULL. */
-void agent_stream_abandon(struct agent_stream *s);
+void agent_stream_abandon(struct agent_stream *stream);

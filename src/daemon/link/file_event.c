@@ -18,31 +18,31 @@ struct event {
     size_t path_size, from_size;
 };
 
-static const char *judge(const struct event *v)
+static const char *judge(const struct event *event)
 {
-    if (v->kind >= KIND_COUNT)
+    if (event->kind >= KIND_COUNT)
         return "an unknown kind";
-    if (v->is_directory > 1)
+    if (event->is_directory > 1)
         return "an unknown flag";
-    if ((v->kind != CHANNEL_EVENT_OVERFLOW) != (v->path_size > 0 && v->path[0] == '/'))
+    if ((event->kind != CHANNEL_EVENT_OVERFLOW) != (event->path_size > 0 && event->path[0] == '/'))
         return "a path that does not fit";
-    if ((v->kind == CHANNEL_EVENT_MOVED) != (v->from_size > 0 && v->from[0] == '/'))
+    if ((event->kind == CHANNEL_EVENT_MOVED) != (event->from_size > 0 && event->from[0] == '/'))
         return "a second path that does not fit";
     return NULL;
 }
 
-static int put_line(const struct event *v, struct buffer *lines, struct error *e)
+static int put_line(const struct event *event, struct buffer *lines, struct error *e)
 {
     struct json_writer w;
 
     json_writer_init(&w, lines);
     json_begin_object(&w, NULL);
-    json_put_text(&w, "type", kinds[v->kind]);
-    if (v->kind != CHANNEL_EVENT_OVERFLOW) {
-        json_put_bytes(&w, "path", v->path, v->path_size);
-        if (v->kind == CHANNEL_EVENT_MOVED)
-            json_put_bytes(&w, "from", v->from, v->from_size);
-        json_put_bool(&w, "directory", v->is_directory != 0);
+    json_put_text(&w, "type", kinds[event->kind]);
+    if (event->kind != CHANNEL_EVENT_OVERFLOW) {
+        json_put_bytes(&w, "path", event->path, event->path_size);
+        if (event->kind == CHANNEL_EVENT_MOVED)
+            json_put_bytes(&w, "from", event->from, event->from_size);
+        json_put_bool(&w, "directory", event->is_directory != 0);
     }
     json_end_object(&w);
     if (w.failed || buffer_append_text(lines, "\n") != 0)
@@ -54,23 +54,23 @@ int file_event_take(const void *data, size_t size, struct buffer *lines, size_t 
                     struct error *e)
 {
     struct wire_reader r;
-    struct event v = {0};
+    struct event event = {0};
 
     wire_reader_init(&r, data, size);
-    v.kind = wire_get_u32(&r);
-    if (!r.bad && v.kind == 0) {
+    event.kind = wire_get_u32(&r);
+    if (!r.bad && event.kind == 0) {
         *ret_used = sizeof(uint32_t);
         return 1;
     }
-    v.is_directory = wire_get_u32(&r);
-    v.path = wire_get_string(&r, CHANNEL_PATH_MAX - 1, &v.path_size);
-    v.from = wire_get_string(&r, CHANNEL_PATH_MAX - 1, &v.from_size);
+    event.is_directory = wire_get_u32(&r);
+    event.path = wire_get_string(&r, CHANNEL_PATH_MAX - 1, &event.path_size);
+    event.from = wire_get_string(&r, CHANNEL_PATH_MAX - 1, &event.from_size);
     /* What is whole at the longest has no rest that could mend it. */
     if (r.bad && size < FILE_EVENT_BYTES_MAX)
         return 0;
-    const char *fault = r.bad ? "malformed fields" : judge(&v);
+    const char *fault = r.bad ? "malformed fields" : judge(&event);
     if (fault != NULL)
         return error_set(e, ERR_BAD_REQUEST, "agent: an event has %s", fault);
     *ret_used = size - r.left;
-    return put_line(&v, lines, e) == 0 ? 1 : -1;
+    return put_line(&event, lines, e) == 0 ? 1 : -1;
 }

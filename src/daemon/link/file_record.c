@@ -34,11 +34,11 @@ static const char *type_name(uint32_t mode)
     }
 }
 
-void file_records_init(struct file_records *r, const void *data, size_t size, enum file_names names,
-                       const char *after)
+void file_records_init(struct file_records *records, const void *data, size_t size,
+                       enum file_names names, const char *after)
 {
-    *r = (struct file_records){.names = names, .last = after, .last_size = strlen(after)};
-    wire_reader_init(&r->reader, data, size);
+    *records = (struct file_records){.names = names, .last = after, .last_size = strlen(after)};
+    wire_reader_init(&records->reader, data, size);
 }
 
 /* Names are in the order of their bytes, and a shorter one comes before what begins with it. */
@@ -50,48 +50,50 @@ static bool is_behind(const char *name, size_t size, const char *last, size_t la
     return order != 0 ? order > 0 : size > last_size;
 }
 
-static const char *judge_name(const struct file_records *r, const struct file_record *record)
+static const char *judge_name(const struct file_records *records, const struct file_record *record)
 {
     const char *name = record->name;
     size_t size = record->name_size;
 
-    switch (r->names) {
+    switch (records->names) {
     case FILE_NAMES_NONE:
         return size > 0 ? "a name that nobody asked for" : NULL;
     case FILE_NAMES_ENTRY:
         if (size == 0 || size >= FILE_NAME_BYTES || memchr(name, '/', size) != NULL)
             return "an impossible name";
-        return is_behind(name, size, r->last, r->last_size) ? NULL : "names out of order";
+        return is_behind(name, size, records->last, records->last_size) ? NULL
+                                                                        : "names out of order";
     default:
         return size == 0 || name[0] != '/' ? "an impossible path" : NULL;
     }
 }
 
-int file_records_next(struct file_records *r, struct file_record *ret_record, struct error *e)
+int file_records_next(struct file_records *records, struct file_record *ret_record, struct error *e)
 {
-    struct wire_reader *in = &r->reader;
-    struct file_record f = {0};
+    struct wire_reader *in = &records->reader;
+    struct file_record record = {0};
 
     /* 0: the agent was at work. */
-    while (f.mode == 0 && in->left > 0 && !in->bad)
-        f.mode = wire_get_u32(in);
-    if (f.mode == 0 && !in->bad)
+    while (record.mode == 0 && in->left > 0 && !in->bad)
+        record.mode = wire_get_u32(in);
+    if (record.mode == 0 && !in->bad)
         return 0;
-    f.size = wire_get_u64(in);
-    f.uid = wire_get_u32(in);
-    f.gid = wire_get_u32(in);
-    f.mtime_s = (int64_t)wire_get_u64(in);
-    f.mtime_ns = wire_get_u32(in);
-    f.name = wire_get_string(in, CHANNEL_PATH_MAX - 1, &f.name_size);
-    f.target = wire_get_string(in, CHANNEL_PATH_MAX - 1, &f.target_size);
-    const char *fault = in->bad || f.size > INT64_MAX || f.mtime_ns > 999999999 ? "malformed fields"
-                        : type_name(f.mode) == NULL                             ? "an unknown type"
-                                                                                : judge_name(r, &f);
+    record.size = wire_get_u64(in);
+    record.uid = wire_get_u32(in);
+    record.gid = wire_get_u32(in);
+    record.mtime_s = (int64_t)wire_get_u64(in);
+    record.mtime_ns = wire_get_u32(in);
+    record.name = wire_get_string(in, CHANNEL_PATH_MAX - 1, &record.name_size);
+    record.target = wire_get_string(in, CHANNEL_PATH_MAX - 1, &record.target_size);
+    const char *fault = in->bad || record.size > INT64_MAX || record.mtime_ns > 999999999
+                            ? "malformed fields"
+                        : type_name(record.mode) == NULL ? "an unknown type"
+                                                         : judge_name(records, &record);
     if (fault != NULL)
         return error_set(e, ERR_BAD_REQUEST, "agent: a file's record has %s", fault);
-    r->last = f.name;
-    r->last_size = f.name_size;
-    *ret_record = f;
+    records->last = record.name;
+    records->last_size = record.name_size;
+    *ret_record = record;
     return 1;
 }
 

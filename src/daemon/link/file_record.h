@@ -41,11 +41,11 @@ struct file_records {
     size_t last_size;
 };
 
-void file_records_init(struct file_records *r, const void *data, size_t size, enum file_names names,
-                       const char *after);
+void file_records_init(struct file_records *records, const void *data, size_t size,
+                       enum file_names names, const char *after);
 
 /* The next record: 1, 0 at the end, or -1 with ERR_BAD_REQUEST (a protocol error of the guest). */
-int file_records_next(struct file_records *r, struct file_record *ret_record, struct error *e)
+int file_records_next(struct file_records *records, struct file_record *ret_record, struct error *e)
     __attribute__((nonnull, warn_unused_result));
 
 /* Members of an object: `key` (or `key`_base64) with the name, then type, size, mode, uid, gid,

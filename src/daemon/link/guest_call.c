@@ -85,20 +85,20 @@ int guest_call_check_path(const char *path, size_t size, struct error *e)
 
 static void on_timer_closed(uv_handle_t *timer)
 {
-    struct guest_call *c = timer->data;
+    struct guest_call *call = timer->data;
 
-    free(c->path);
-    free(c);
+    free(call->path);
+    free(call);
 }
 
-static void retire(struct guest_call *c)
+static void retire(struct guest_call *call)
 {
-    c->is_over = true;
-    c->stream = NULL;
-    uv_close((uv_handle_t *)&c->timer, on_timer_closed);
+    call->is_over = true;
+    call->stream = NULL;
+    uv_close((uv_handle_t *)&call->timer, on_timer_closed);
 }
 
-static void set_meaning(const struct guest_call *c, const struct agent_end *end, struct error *e)
+static void set_meaning(const struct guest_call *call, const struct agent_end *end, struct error *e)
 {
     enum error_code code = ERR_FILE_REFUSED;
     const char *remedy = "";
@@ -110,14 +110,14 @@ static void set_meaning(const struct guest_call *c, const struct agent_end *end,
         }
     }
     /* The agent's word for what is no regular file; the kernel has it for much else. */
-    if (end->status == EINVAL && agent_op_kind(c->op) != AGENT_OP_RECORDS)
+    if (end->status == EINVAL && agent_op_kind(call->op) != AGENT_OP_RECORDS)
         remedy = "Only regular files can be read and written.";
     /* Not found is what an entry links to. */
-    if (c->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_NOT_FOUND)
+    if (call->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_NOT_FOUND)
         code = ERR_FILE_REFUSED;
-    if (c->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
+    if (call->op == CHANNEL_OP_TREE_IN && code == ERR_FILE_REFUSED)
         remedy = "See what is there already, and what the archive puts in its way.";
-    (void)error_set(e, code, "cannot %s \"%.300s\"", c->verb, c->path);
+    (void)error_set(e, code, "cannot %s \"%.300s\"", call->verb, call->path);
     if (end->text[0] != '\0')
         (void)error_cause(e, "%.200s", end->text);
     else
@@ -127,72 +127,73 @@ static void set_meaning(const struct guest_call *c, const struct agent_end *end,
 
 static void on_stream_end(void *arg, enum agent_outcome outcome, const struct agent_end *end)
 {
-    struct guest_call *c = arg;
+    struct guest_call *call = arg;
     struct error e = ERROR_INIT;
     bool is_whole = outcome == AGENT_ENDED && end->status == 0;
 
     if (outcome != AGENT_ENDED)
         (void)error_set(&e, ERR_SANDBOX_GONE, "the sandbox ended before it could %s \"%.300s\"",
-                        c->verb, c->path);
+                        call->verb, call->path);
     else if (!is_whole)
-        set_meaning(c, end, &e);
-    retire(c);
-    c->events.on_end(c->arg, is_whole ? NULL : &e, is_whole ? end : NULL);
+        set_meaning(call, end, &e);
+    retire(call);
+    call->events.on_end(call->arg, is_whole ? NULL : &e, is_whole ? end : NULL);
 }
 
 /* Has the guest had its turn all the time since the last tick, and done nothing? */
 static void on_timer(uv_timer_t *timer)
 {
-    struct guest_call *c = timer->data;
-    bool is_guests_turn = c->is_write ? c->is_short_of_room || c->is_finished : c->unconsumed == 0;
+    struct guest_call *call = timer->data;
+    bool is_guests_turn =
+        call->is_write ? call->is_short_of_room || call->is_finished : call->unconsumed == 0;
     /* What is watched may be quiet for ever, and DIFF waits for us to ask. */
-    bool may_be_silent = c->has_started && (c->op == CHANNEL_OP_WATCH ||
-                                            (c->op == CHANNEL_OP_DIFF && !c->is_finished));
+    bool may_be_silent = call->has_started && (call->op == CHANNEL_OP_WATCH ||
+                                               (call->op == CHANNEL_OP_DIFF && !call->is_finished));
     struct error e = ERROR_INIT;
 
-    if (c->has_progress || !is_guests_turn || may_be_silent) {
-        c->has_progress = false;
+    if (call->has_progress || !is_guests_turn || may_be_silent) {
+        call->has_progress = false;
         return;
     }
     (void)error_set(&e, ERR_UNREACHABLE, "the sandbox made no progress with \"%.300s\" for %u s",
-                    c->path, GUEST_CALL_STALL_MS / 1000);
+                    call->path, GUEST_CALL_STALL_MS / 1000);
     (void)error_remedy(&e, "See if the sandbox's processes leave it any CPU; else delete it.");
-    agent_stream_abandon(c->stream);
-    retire(c);
-    c->events.on_end(c->arg, &e, NULL);
+    agent_stream_abandon(call->stream);
+    retire(call);
+    call->events.on_end(call->arg, &e, NULL);
 }
 
 static void on_stream_info(void *arg, const struct agent_info *info)
 {
-    struct guest_call *c = arg;
+    struct guest_call *call = arg;
 
-    c->has_progress = true;
-    c->has_started = true;
-    if (c->events.on_info != NULL)
-        c->events.on_info(c->arg, info);
+    call->has_progress = true;
+    call->has_started = true;
+    if (call->events.on_info != NULL)
+        call->events.on_info(call->arg, info);
 }
 
 static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *data, size_t size)
 {
-    struct guest_call *c = arg;
+    struct guest_call *call = arg;
 
-    c->has_progress = true;
-    if (c->is_write) { /* a sign of life */
-        agent_stream_consume(c->stream, lane, size);
+    call->has_progress = true;
+    if (call->is_write) { /* a sign of life */
+        agent_stream_consume(call->stream, lane, size);
         return;
     }
-    c->unconsumed += size;
-    c->events.on_data(c->arg, data, size);
+    call->unconsumed += size;
+    call->events.on_data(call->arg, data, size);
 }
 
 static void on_stream_writable(void *arg)
 {
-    struct guest_call *c = arg;
+    struct guest_call *call = arg;
 
-    c->has_progress = true;
-    c->is_short_of_room = false;
-    if (c->events.on_writable != NULL)
-        c->events.on_writable(c->arg);
+    call->has_progress = true;
+    call->is_short_of_room = false;
+    if (call->events.on_writable != NULL)
+        call->events.on_writable(call->arg);
 }
 
 int guest_call_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op, const char *verb,
@@ -205,27 +206,27 @@ int guest_call_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
         .on_writable = on_stream_writable,
         .on_end = on_stream_end,
     };
-    struct guest_call *c = calloc(1, sizeof(*c));
+    struct guest_call *call = calloc(1, sizeof(*call));
 
-    if (c == NULL || (c->path = strdup(path)) == NULL) {
-        free(c);
+    if (call == NULL || (call->path = strdup(path)) == NULL) {
+        free(call);
         return error_set(e, ERR_INTERNAL, "out of memory for a call to the guest");
     }
-    c->events = *events;
-    c->arg = arg;
-    c->verb = verb;
-    c->op = op;
-    c->is_write = op == CHANNEL_OP_WRITE || op == CHANNEL_OP_TREE_IN;
-    bool sends = c->is_write || op == CHANNEL_OP_DIFF;
-    if (agent_stream_open(link, op, sends, request, &stream_calls, c, &c->stream, e) != 0) {
-        free(c->path);
-        free(c);
+    call->events = *events;
+    call->arg = arg;
+    call->verb = verb;
+    call->op = op;
+    call->is_write = op == CHANNEL_OP_WRITE || op == CHANNEL_OP_TREE_IN;
+    bool sends = call->is_write || op == CHANNEL_OP_DIFF;
+    if (agent_stream_open(link, op, sends, request, &stream_calls, call, &call->stream, e) != 0) {
+        free(call->path);
+        free(call);
         return -1;
     }
-    (void)uv_timer_init(loop, &c->timer);
-    c->timer.data = c;
-    (void)uv_timer_start(&c->timer, on_timer, GUEST_CALL_STALL_MS, GUEST_CALL_STALL_MS);
-    *ret_call = c;
+    (void)uv_timer_init(loop, &call->timer);
+    call->timer.data = call;
+    (void)uv_timer_start(&call->timer, on_timer, GUEST_CALL_STALL_MS, GUEST_CALL_STALL_MS);
+    *ret_call = call;
     return 0;
 }
 
@@ -259,39 +260,39 @@ int guest_call_write(uv_loop_t *loop, struct agent_link *link, const char *path,
     return rc;
 }
 
-void guest_call_consume(struct guest_call *c, size_t size)
+void guest_call_consume(struct guest_call *call, size_t size)
 {
-    if (c->is_over)
+    if (call->is_over)
         return;
-    assert(size <= c->unconsumed);
-    c->unconsumed -= size;
-    agent_stream_consume(c->stream, CHANNEL_LANE_IN, size);
+    assert(size <= call->unconsumed);
+    call->unconsumed -= size;
+    agent_stream_consume(call->stream, CHANNEL_LANE_IN, size);
 }
 
-size_t guest_call_send(struct guest_call *c, const void *data, size_t size)
+size_t guest_call_send(struct guest_call *call, const void *data, size_t size)
 {
-    if (c->is_over)
+    if (call->is_over)
         return size;
-    size_t taken = agent_stream_send(c->stream, data, size);
+    size_t taken = agent_stream_send(call->stream, data, size);
 
-    c->has_progress = c->has_progress || taken > 0;
-    c->is_short_of_room = taken < size;
+    call->has_progress = call->has_progress || taken > 0;
+    call->is_short_of_room = taken < size;
     return taken;
 }
 
-void guest_call_finish(struct guest_call *c)
+void guest_call_finish(struct guest_call *call)
 {
-    if (c->is_over)
+    if (call->is_over)
         return;
-    c->is_finished = true;
-    c->has_progress = true;
-    agent_stream_eof(c->stream);
+    call->is_finished = true;
+    call->has_progress = true;
+    agent_stream_eof(call->stream);
 }
 
-void guest_call_abandon(struct guest_call *c)
+void guest_call_abandon(struct guest_call *call)
 {
-    if (c == NULL || c->is_over)
+    if (call == NULL || call->is_over)
         return;
-    agent_stream_abandon(c->stream);
-    retire(c);
+    agent_stream_abandon(call->stream);
+    retire(call);
 }

@@ -69,16 +69,16 @@ int guest_call_ask(uv_loop_t *loop, struct agent_link *link, enum channel_op op,
     __attribute__((warn_unused_result));
 
 /* Read: `size` bytes of on_data are done with. */
-void guest_call_consume(struct guest_call *c, size_t size);
+void guest_call_consume(struct guest_call *call, size_t size);
 
 /* Write, tree: returns how many bytes were taken; where that is less than `size`, on_writable
  * follows. */
-size_t guest_call_send(struct guest_call *c, const void *data, size_t size)
+size_t guest_call_send(struct guest_call *call, const void *data, size_t size)
     __attribute__((warn_unused_result));
 
 /* Write, tree: that was all; the guest puts the file in its place and on_end follows. */
-void guest_call_finish(struct guest_call *c);
+void guest_call_finish(struct guest_call *call);
 
 /* Gives up: no more callbacks; a file that was being written is left as it was before. Accepts
  * NULL. */
-void guest_call_abandon(struct guest_call *c);
+void guest_call_abandon(struct guest_call *call);

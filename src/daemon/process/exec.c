@@ -65,32 +65,32 @@ static void on_timer_closed(uv_handle_t *timer)
 }
 
 /* The exec is over for its owner; the memory goes when the loop has closed the timer. */
-static void retire(struct exec *x)
+static void retire(struct exec *exec)
 {
-    x->is_over = true;
-    x->stream = NULL;
-    uv_close((uv_handle_t *)&x->timer, on_timer_closed);
+    exec->is_over = true;
+    exec->stream = NULL;
+    uv_close((uv_handle_t *)&exec->timer, on_timer_closed);
 }
 
-static void finish(struct exec *x, struct exec_result *result)
+static void finish(struct exec *exec, struct exec_result *result)
 {
-    result->wall_ns = clock_mono_ns() - x->started_ns;
-    result->first_output_ns = x->first_output_ns;
-    result->truncated = x->is_cut; /* a reset drops what is still in the pipes */
-    result->stdin_bytes = x->stdin_bytes;
-    memcpy(result->output_bytes, x->output_bytes, sizeof(result->output_bytes));
-    retire(x);
-    x->calls.on_end(x->arg, result);
+    result->wall_ns = clock_mono_ns() - exec->started_ns;
+    result->first_output_ns = exec->first_output_ns;
+    result->truncated = exec->is_cut; /* a reset drops what is still in the pipes */
+    result->stdin_bytes = exec->stdin_bytes;
+    memcpy(result->output_bytes, exec->output_bytes, sizeof(result->output_bytes));
+    retire(exec);
+    exec->calls.on_end(exec->arg, result);
 }
 
-static void set_failure(const struct exec *x, const struct agent_end *end, struct error *e)
+static void set_failure(const struct exec *exec, const struct agent_end *end, struct error *e)
 {
-    if (x->has_started) {
+    if (exec->has_started) {
         (void)error_set(e, ERR_INTERNAL, "the sandbox's agent lost \"%s\" while it ran",
-                        x->command);
+                        exec->command);
         (void)error_remedy(e, "Use a new sandbox; what runs in this one may be damaged.");
     } else {
-        (void)error_set(e, ERR_COMMAND_NOT_STARTED, "cannot start \"%s\"", x->command);
+        (void)error_set(e, ERR_COMMAND_NOT_STARTED, "cannot start \"%s\"", exec->command);
         for (size_t i = 0; i < sizeof(remedies) / sizeof(remedies[0]); i++) {
             if (remedies[i].status == end->status)
                 (void)error_remedy(e, "%s", remedies[i].remedy);
@@ -103,11 +103,12 @@ static void set_failure(const struct exec *x, const struct agent_end *end, struc
 }
 
 /* What the guest claims, where we did not end it ourselves. */
-static void judge_end(const struct exec *x, const struct agent_end *end, struct exec_result *result)
+static void judge_end(const struct exec *exec, const struct agent_end *end,
+                      struct exec_result *result)
 {
     if (end->status != 0) {
         result->end = EXEC_FAILED;
-        set_failure(x, end, &result->error);
+        set_failure(exec, end, &result->error);
     } else if (end->kind == CHANNEL_EXEC_EXITED) {
         result->end = EXEC_EXITED;
         result->exit_code = end->code;
@@ -119,28 +120,29 @@ static void judge_end(const struct exec *x, const struct agent_end *end, struct 
     }
 }
 
-static void set_cut(const struct exec *x, struct exec_result *result)
+static void set_cut(const struct exec *exec, struct exec_result *result)
 {
-    result->end = x->cut;
-    result->signal = x->cut == EXEC_SIGNALED ? SIGKILL : 0;
+    result->end = exec->cut;
+    result->signal = exec->cut == EXEC_SIGNALED ? SIGKILL : 0;
 }
 
 /* What is before and after it is our own (bench/exec). */
-static void log_guest_part(const struct exec *x)
+static void log_guest_part(const struct exec *exec)
 {
-    uint64_t from_ns = agent_stream_opened_ns(x->stream) - x->arrived_ns;
+    uint64_t from_ns = agent_stream_opened_ns(exec->stream) - exec->arrived_ns;
 
-    log_debug("exec of \"%s\": with the guest from %.3f to %.3f ms after the request", x->command,
-              (double)from_ns / 1e6, (double)(clock_mono_ns() - x->arrived_ns) / 1e6);
+    log_debug("exec of \"%s\": with the guest from %.3f to %.3f ms after the request",
+              exec->command, (double)from_ns / 1e6,
+              (double)(clock_mono_ns() - exec->arrived_ns) / 1e6);
 }
 
 static void on_stream_end(void *arg, enum agent_outcome outcome, const struct agent_end *end)
 {
-    struct exec *x = arg;
+    struct exec *exec = arg;
     struct exec_result result = {0};
 
     if (outcome == AGENT_ENDED)
-        log_guest_part(x);
+        log_guest_part(exec);
     if (outcome == AGENT_ENDED && end->status == 0) {
         result.has_guest_usage = true;
         result.user_us = end->user_us;
@@ -148,73 +150,73 @@ static void on_stream_end(void *arg, enum agent_outcome outcome, const struct ag
         result.max_rss_bytes = end->max_rss_bytes;
     }
     /* Of a command that was only killed, the guest knows best how it ended. */
-    if (x->is_cut && (x->cut != EXEC_SIGNALED || outcome == AGENT_CANCELED))
-        set_cut(x, &result);
+    if (exec->is_cut && (exec->cut != EXEC_SIGNALED || outcome == AGENT_CANCELED))
+        set_cut(exec, &result);
     else if (outcome == AGENT_ENDED)
-        judge_end(x, end, &result);
+        judge_end(exec, end, &result);
     else
         result.end = EXEC_SANDBOX_GONE;
-    finish(x, &result);
+    finish(exec, &result);
 }
 
 static void on_timer(uv_timer_t *timer);
 
 /* Ends the command for a reason of ours. */
-static void cut(struct exec *x, enum exec_end why)
+static void cut(struct exec *exec, enum exec_end why)
 {
-    x->is_cut = true;
-    x->cut = why;
-    agent_stream_reset(x->stream);
-    uv_update_time(x->timer.loop);
-    (void)uv_timer_start(&x->timer, on_timer, EXEC_GRACE_MS, 0);
+    exec->is_cut = true;
+    exec->cut = why;
+    agent_stream_reset(exec->stream);
+    uv_update_time(exec->timer.loop);
+    (void)uv_timer_start(&exec->timer, on_timer, EXEC_GRACE_MS, 0);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
-    struct exec *x = timer->data;
+    struct exec *exec = timer->data;
 
-    if (!x->is_cut) {
-        cut(x, EXEC_TIMEOUT);
+    if (!exec->is_cut) {
+        cut(exec, EXEC_TIMEOUT);
         return;
     }
     /* The guest was told and does not answer. Its word would change nothing but the usage. */
     struct exec_result result = {0};
 
-    set_cut(x, &result);
-    agent_stream_abandon(x->stream);
-    finish(x, &result);
+    set_cut(exec, &result);
+    agent_stream_abandon(exec->stream);
+    finish(exec, &result);
 }
 
 static void on_stream_info(void *arg, const struct agent_info *info)
 {
-    struct exec *x = arg;
+    struct exec *exec = arg;
 
-    x->has_started = true;
-    x->calls.on_start(x->arg, info->pid);
+    exec->has_started = true;
+    exec->calls.on_start(exec->arg, info->pid);
 }
 
 static void on_stream_data(void *arg, enum channel_lane lane, const uint8_t *data, size_t size)
 {
-    struct exec *x = arg;
+    struct exec *exec = arg;
     enum exec_output which = lane == CHANNEL_LANE_OUT ? EXEC_STDOUT : EXEC_STDERR;
     uint64_t room =
-        x->output_bytes_max - x->output_bytes[EXEC_STDOUT] - x->output_bytes[EXEC_STDERR];
+        exec->output_bytes_max - exec->output_bytes[EXEC_STDOUT] - exec->output_bytes[EXEC_STDERR];
     size_t taken = size < room ? size : (size_t)room;
 
-    if (x->first_output_ns == 0)
-        x->first_output_ns = clock_mono_ns() - x->arrived_ns;
-    x->output_bytes[which] += taken;
+    if (exec->first_output_ns == 0)
+        exec->first_output_ns = clock_mono_ns() - exec->arrived_ns;
+    exec->output_bytes[which] += taken;
     if (taken > 0)
-        x->calls.on_output(x->arg, which, data, taken);
-    if (taken < size && !x->is_over)
-        cut(x, EXEC_OUTPUT_LIMIT);
+        exec->calls.on_output(exec->arg, which, data, taken);
+    if (taken < size && !exec->is_over)
+        cut(exec, EXEC_OUTPUT_LIMIT);
 }
 
 static void on_stream_writable(void *arg)
 {
-    struct exec *x = arg;
+    struct exec *exec = arg;
 
-    x->calls.on_stdin_writable(x->arg);
+    exec->calls.on_stdin_writable(exec->arg);
 }
 
 int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec *spec,
@@ -243,69 +245,69 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
 
     if (agent_request_exec(&request, &command, e) != 0)
         return -1;
-    struct exec *x = calloc(1, sizeof(*x));
-    if (x == NULL) {
+    struct exec *exec = calloc(1, sizeof(*exec));
+    if (exec == NULL) {
         buffer_fini(&request);
         return error_set(e, ERR_INTERNAL, "out of memory for an exec");
     }
-    x->calls = *calls;
-    x->arg = arg;
-    (void)snprintf(x->command, sizeof(x->command), "%s", spec->argv[0]);
-    x->arrived_ns = spec->arrived_ns;
-    x->output_bytes_max = spec->output_bytes_max;
-    x->started_ns = clock_mono_ns();
-    if (agent_stream_open(link, CHANNEL_OP_EXEC, spec->has_stdin, &request, &stream_calls, x,
-                          &x->stream, e) != 0) {
+    exec->calls = *calls;
+    exec->arg = arg;
+    (void)snprintf(exec->command, sizeof(exec->command), "%s", spec->argv[0]);
+    exec->arrived_ns = spec->arrived_ns;
+    exec->output_bytes_max = spec->output_bytes_max;
+    exec->started_ns = clock_mono_ns();
+    if (agent_stream_open(link, CHANNEL_OP_EXEC, spec->has_stdin, &request, &stream_calls, exec,
+                          &exec->stream, e) != 0) {
         buffer_fini(&request);
-        free(x);
+        free(exec);
         return -1;
     }
-    (void)uv_timer_init(loop, &x->timer);
-    x->timer.data = x;
+    (void)uv_timer_init(loop, &exec->timer);
+    exec->timer.data = exec;
     uv_update_time(loop);
     if (spec->timeout_ms > 0)
-        (void)uv_timer_start(&x->timer, on_timer, spec->timeout_ms, 0);
-    *ret_exec = x;
+        (void)uv_timer_start(&exec->timer, on_timer, spec->timeout_ms, 0);
+    *ret_exec = exec;
     return 0;
 }
 
-size_t exec_send(struct exec *x, const void *data, size_t size)
+size_t exec_send(struct exec *exec, const void *data, size_t size)
 {
-    if (x->is_over)
+    if (exec->is_over)
         return size;
-    size_t taken = agent_stream_send(x->stream, data, size);
+    size_t taken = agent_stream_send(exec->stream, data, size);
 
-    x->stdin_bytes += taken;
+    exec->stdin_bytes += taken;
     return taken;
 }
 
-void exec_finish_stdin(struct exec *x)
+void exec_finish_stdin(struct exec *exec)
 {
-    if (!x->is_over)
-        agent_stream_eof(x->stream);
+    if (!exec->is_over)
+        agent_stream_eof(exec->stream);
 }
 
-void exec_consume(struct exec *x, enum exec_output which, size_t size)
+void exec_consume(struct exec *exec, enum exec_output which, size_t size)
 {
-    if (!x->is_over)
-        agent_stream_consume(x->stream, which == EXEC_STDOUT ? CHANNEL_LANE_OUT : CHANNEL_LANE_ERR,
-                             size);
+    if (!exec->is_over)
+        agent_stream_consume(exec->stream,
+                             which == EXEC_STDOUT ? CHANNEL_LANE_OUT : CHANNEL_LANE_ERR, size);
 }
 
-void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signal_number)
+void exec_signal(struct exec *exec, enum channel_signal_scope scope, uint32_t signal_number)
 {
-    if (!x->is_over)
-        agent_stream_signal(x->stream, scope, signal_number);
+    if (!exec->is_over)
+        agent_stream_signal(exec->stream, scope, signal_number);
 }
 
-void exec_resize(struct exec *x, uint16_t rows, uint16_t columns)
+void exec_resize(struct exec *exec, uint16_t rows, uint16_t columns)
 {
-    if (!x->is_over)
-        agent_stream_resize(x->stream, rows, columns);
+    if (!exec->is_over)
+        agent_stream_resize(exec->stream, rows, columns);
 }
 
-void exec_kill(struct exec *x)
+void exec_kill(struct exec *exec)
 {
-    if (!x->is_over && !x->is_cut)
-        cut(x, EXEC_SIGNALED);
+    if (!exec->is_over && !exec->is_cut)
+        cut(exec, EXEC_SIGNALED);
 }

@@ -89,14 +89,15 @@ int exec_start(uv_loop_t *loop, struct agent_link *link, const struct exec_spec 
     __attribute__((warn_unused_result));
 
 /* Stdin: as agent_stream_send() and agent_stream_eof(). Only with has_stdin. */
-size_t exec_send(struct exec *x, const void *data, size_t size) __attribute__((warn_unused_result));
-void exec_finish_stdin(struct exec *x);
+size_t exec_send(struct exec *exec, const void *data, size_t size)
+    __attribute__((warn_unused_result));
+void exec_finish_stdin(struct exec *exec);
 
-void exec_consume(struct exec *x, enum exec_output which, size_t size);
-void exec_signal(struct exec *x, enum channel_signal_scope scope, uint32_t signal_number);
+void exec_consume(struct exec *exec, enum exec_output which, size_t size);
+void exec_signal(struct exec *exec, enum channel_signal_scope scope, uint32_t signal_number);
 /* Only with has_pty. */
-void exec_resize(struct exec *x, uint16_t rows, uint16_t columns);
+void exec_resize(struct exec *exec, uint16_t rows, uint16_t columns);
 
 /* Kills the command with every descendant; on_end follows: as the guest says, or EXEC_SIGNALED.
  * What it still writes is thrown away. */
-void exec_kill(struct exec *x);
+void exec_kill(struct exec *exec);

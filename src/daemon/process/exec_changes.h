@@ -30,13 +30,13 @@ int exec_changes_new(uv_loop_t *loop, struct agent_link *link,
 
 /* Asks for what has changed since on_ready. False where nothing can be told any more, as the
  * sandbox is gone, say: no call follows then. */
-bool exec_changes_ask(struct exec_changes *c) __attribute__((warn_unused_result));
+bool exec_changes_ask(struct exec_changes *changes) __attribute__((warn_unused_result));
 
 /* Writes "changes" (an array, or null after a failure) and "changes_truncated" into an object. */
-void exec_changes_put(const struct exec_changes *c, struct json_writer *w);
+void exec_changes_put(const struct exec_changes *changes, struct json_writer *w);
 
 /* How much memory what was told takes. */
-size_t exec_changes_bytes(const struct exec_changes *c);
+size_t exec_changes_bytes(const struct exec_changes *changes);
 
 /* No more calls. Accepts NULL. */
-void exec_changes_free(struct exec_changes *c);
+void exec_changes_free(struct exec_changes *changes);

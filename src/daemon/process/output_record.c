@@ -30,31 +30,31 @@ static int end_line(struct json_writer *w, struct buffer *lines)
     return w->failed || buffer_append_text(lines, "\n") != 0 ? -1 : 1;
 }
 
-static int append_missed(struct buffer *lines, struct process_follower *f, uint64_t missed)
+static int append_missed(struct buffer *lines, struct process_follower *follower, uint64_t missed)
 {
     struct json_writer w;
 
     json_writer_init(&w, lines);
     json_begin_object(&w, NULL);
     json_put_text(&w, "type", "missed");
-    json_put_int(&w, "offset", (int64_t)(f->offset - missed));
+    json_put_int(&w, "offset", (int64_t)(follower->offset - missed));
     json_put_int(&w, "bytes", (int64_t)missed);
     return end_line(&w, lines);
 }
 
-int output_record_append(struct buffer *lines, struct process_follower *f)
+int output_record_append(struct buffer *lines, struct process_follower *follower)
 {
-    const struct process *p = f->process;
+    const struct process *p = follower->process;
     uint8_t data[OUTPUT_PIECE_BYTES];
     enum exec_output which = EXEC_STDOUT;
     struct json_writer w;
-    uint64_t missed = process_missed(f);
+    uint64_t missed = process_missed(follower);
 
     if (missed > 0)
-        return append_missed(lines, f, missed);
-    size_t size = process_peek(f, data, sizeof(data), &which);
+        return append_missed(lines, follower, missed);
+    size_t size = process_peek(follower, data, sizeof(data), &which);
     size_t incomplete = incomplete_bytes(data, size);
-    bool may_grow = p->state != PROCESS_ENDED && f->offset + size == p->ring.end;
+    bool may_grow = p->state != PROCESS_ENDED && follower->offset + size == p->ring.end;
     /* With nothing in front of it, the start of a character waits, or goes out as bytes. */
     if (incomplete < size || may_grow)
         size -= incomplete;
@@ -63,8 +63,8 @@ int output_record_append(struct buffer *lines, struct process_follower *f)
     json_writer_init(&w, lines);
     json_begin_object(&w, NULL);
     json_put_text(&w, "type", output_names[which]);
-    json_put_int(&w, "offset", (int64_t)f->offset);
+    json_put_int(&w, "offset", (int64_t)follower->offset);
     json_put_bytes(&w, "data", data, size);
-    process_take(f, size);
+    process_take(follower, size);
     return end_line(&w, lines);
 }

@@ -22,5 +22,5 @@
  * what there is stays where it is until the rest has come or the process has ended, so that text
  * stays text. Returns 1, 0 where there is nothing to tell now, or -1 when it does not fit.
  */
-int output_record_append(struct buffer *lines, struct process_follower *f)
+int output_record_append(struct buffer *lines, struct process_follower *follower)
     __attribute__((warn_unused_result));

@@ -26,20 +26,20 @@ static inline uint64_t output_ring_bytes(size_t capacity)
 }
 
 /* No memory is taken before the first byte. `capacity_max` is rounded up to a power of two. */
-void output_ring_init(struct output_ring *r, size_t capacity_max);
-void output_ring_fini(struct output_ring *r);
+void output_ring_init(struct output_ring *ring, size_t capacity_max);
+void output_ring_fini(struct output_ring *ring);
 
 /* Appends, and drops the oldest bytes where they have no room. 0, or -1 where there is no memory
  * for any (the bytes are counted, and missing). */
-int output_ring_append(struct output_ring *r, enum exec_output which, const uint8_t *data,
+int output_ring_append(struct output_ring *ring, enum exec_output which, const uint8_t *data,
                        size_t size) __attribute__((warn_unused_result));
 
 /*
  * Copies bytes that stand together from offset `from` on, all of one output, at most `size_max`.
  * Returns how many; 0 where `from` is the end. `from` lies within start and end.
  */
-size_t output_ring_read(const struct output_ring *r, uint64_t from, uint8_t *to, size_t size_max,
+size_t output_ring_read(const struct output_ring *ring, uint64_t from, uint8_t *to, size_t size_max,
                         enum exec_output *ret_which);
 
 /* Forgets what is older than `offset`; an empty ring gives its memory back. */
-void output_ring_drop(struct output_ring *r, uint64_t offset);
+void output_ring_drop(struct output_ring *ring, uint64_t offset);

@@ -75,12 +75,12 @@ static void drop_stdin(struct process *p)
 
 static uint64_t slowest_offset(const struct process *p)
 {
-    const struct process_follower *f;
+    const struct process_follower *follower;
     uint64_t offset = p->ring.end;
 
-    LIST_FOREACH (f, &p->followers, entry) {
-        if (f->offset < offset)
-            offset = f->offset;
+    LIST_FOREACH (follower, &p->followers, entry) {
+        if (follower->offset < offset)
+            offset = follower->offset;
     }
     return offset;
 }
@@ -112,57 +112,58 @@ static void settle(struct process *p)
 static void tell_followers(struct process *p)
 {
     process_get(p);
-    for (struct process_follower *f = LIST_FIRST(&p->followers); f != NULL; f = p->next_told) {
-        p->next_told = LIST_NEXT(f, entry);
-        f->on_news(f);
+    for (struct process_follower *follower = LIST_FIRST(&p->followers); follower != NULL;
+         follower = p->next_told) {
+        p->next_told = LIST_NEXT(follower, entry);
+        follower->on_news(follower);
     }
     process_put(p);
 }
 
-void process_follow(struct process *p, struct process_follower *f, uint64_t offset)
+void process_follow(struct process *p, struct process_follower *follower, uint64_t offset)
 {
     assert(offset <= p->ring.end);
     process_get(p);
-    f->process = p;
-    f->offset = offset;
-    LIST_INSERT_HEAD(&p->followers, f, entry);
+    follower->process = p;
+    follower->offset = offset;
+    LIST_INSERT_HEAD(&p->followers, follower, entry);
 }
 
-void process_unfollow(struct process_follower *f)
+void process_unfollow(struct process_follower *follower)
 {
-    struct process *p = f->process;
+    struct process *p = follower->process;
 
     if (p == NULL)
         return;
-    if (p->next_told == f)
-        p->next_told = LIST_NEXT(f, entry);
-    LIST_REMOVE(f, entry);
-    f->process = NULL;
+    if (p->next_told == follower)
+        p->next_told = LIST_NEXT(follower, entry);
+    LIST_REMOVE(follower, entry);
+    follower->process = NULL;
     settle(p);
     process_put(p);
 }
 
-uint64_t process_missed(struct process_follower *f)
+uint64_t process_missed(struct process_follower *follower)
 {
-    uint64_t start = f->process->ring.start;
-    uint64_t missed = f->offset < start ? start - f->offset : 0;
+    uint64_t start = follower->process->ring.start;
+    uint64_t missed = follower->offset < start ? start - follower->offset : 0;
 
-    f->offset += missed;
+    follower->offset += missed;
     return missed;
 }
 
-size_t process_peek(const struct process_follower *f, uint8_t *to, size_t size_max,
+size_t process_peek(const struct process_follower *follower, uint8_t *to, size_t size_max,
                     enum exec_output *ret_which)
 {
-    assert(f->offset >= f->process->ring.start);
-    return output_ring_read(&f->process->ring, f->offset, to, size_max, ret_which);
+    assert(follower->offset >= follower->process->ring.start);
+    return output_ring_read(&follower->process->ring, follower->offset, to, size_max, ret_which);
 }
 
-void process_take(struct process_follower *f, size_t size)
+void process_take(struct process_follower *follower, size_t size)
 {
-    assert(size <= f->process->ring.end - f->offset);
-    f->offset += size;
-    settle(f->process);
+    assert(size <= follower->process->ring.end - follower->offset);
+    follower->offset += size;
+    settle(follower->process);
 }
 
 /* --- stdin --------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ bool process_takes_stdin(const struct process *p)
     return p->is_stdin_open && p->keeps_stdin;
 }
 
-int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
+int process_write_begin(struct process *p, struct process_writer *writer, struct error *e)
 {
     if (!process_takes_stdin(p)) {
         (void)error_set(e, ERR_CONFLICT, "stdin of process %u is closed", p->pid);
@@ -200,14 +201,14 @@ int process_write_begin(struct process *p, struct process_writer *w, struct erro
         return error_remedy(e, "Wait until that one has ended.");
     }
     process_get(p);
-    w->process = p;
-    LIST_INSERT_HEAD(&p->writers, w, entry);
+    writer->process = p;
+    LIST_INSERT_HEAD(&p->writers, writer, entry);
     return 0;
 }
 
-size_t process_write(struct process_writer *w, const void *data, size_t size)
+size_t process_write(struct process_writer *writer, const void *data, size_t size)
 {
-    struct process *p = w->process;
+    struct process *p = writer->process;
 
     /* Behind what came with the request; on_stdin_writable follows. */
     return p->stdin_used < p->stdin_size ? 0 : exec_send(p->exec, data, size);
@@ -216,22 +217,22 @@ size_t process_write(struct process_writer *w, const void *data, size_t size)
 /* Nothing may be written any more. */
 static void close_writers(struct process *p)
 {
-    struct process_writer *w;
+    struct process_writer *writer;
 
-    while ((w = LIST_FIRST(&p->writers)) != NULL) {
-        process_write_end(w, false);
-        w->on_closed(w);
+    while ((writer = LIST_FIRST(&p->writers)) != NULL) {
+        process_write_end(writer, false);
+        writer->on_closed(writer);
     }
 }
 
-void process_write_end(struct process_writer *w, bool closes)
+void process_write_end(struct process_writer *writer, bool closes)
 {
-    struct process *p = w->process;
+    struct process *p = writer->process;
 
     if (p == NULL)
         return;
-    w->process = NULL;
-    LIST_REMOVE(w, entry);
+    writer->process = NULL;
+    LIST_REMOVE(writer, entry);
     if (closes && p->exec != NULL) {
         p->keeps_stdin = false;
         feed_stdin(p);
@@ -317,9 +318,10 @@ static void on_stdin_writable(void *arg)
     if (p->stdin_used < p->stdin_size)
         return;
     process_get(p);
-    for (struct process_writer *w = LIST_FIRST(&p->writers), *next; w != NULL; w = next) {
-        next = LIST_NEXT(w, entry); /* it may detach itself, or by closing stdin all of them */
-        w->on_writable(w);
+    for (struct process_writer *writer = LIST_FIRST(&p->writers), *next; writer != NULL;
+         writer = next) {
+        next = LIST_NEXT(writer, entry); /* it may detach itself, or by closing stdin all of them */
+        writer->on_writable(writer);
         if (!p->is_stdin_open)
             break;
     }

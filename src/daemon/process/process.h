@@ -42,7 +42,7 @@ struct process_follower {
     uint64_t offset;         /* of the next byte that it wants */
     void *owner;
     /* There is output, or the state has changed. May detach. */
-    void (*on_news)(struct process_follower *f);
+    void (*on_news)(struct process_follower *follower);
 };
 
 /* One source of stdin, as process_follower is of output; there is at most one at a time, but for a
@@ -51,9 +51,9 @@ struct process_writer {
     LIST_ENTRY(process_writer) entry;
     struct process *process; /* NULL: detached */
     void *owner;
-    void (*on_writable)(struct process_writer *w);
+    void (*on_writable)(struct process_writer *writer);
     /* The process has ended, or another has closed its stdin; detached already. */
-    void (*on_closed)(struct process_writer *w);
+    void (*on_closed)(struct process_writer *writer);
 };
 
 LIST_HEAD(process_followers, process_follower);
@@ -132,29 +132,29 @@ void process_feed_end(struct process *p, const struct exec_result *result);
 
 /* Begins to follow from `offset` on, which may be older than what is kept, but not beyond the end.
  * No call is made from inside. */
-void process_follow(struct process *p, struct process_follower *f, uint64_t offset);
+void process_follow(struct process *p, struct process_follower *follower, uint64_t offset);
 /* Accepts one that is detached. */
-void process_unfollow(struct process_follower *f);
+void process_unfollow(struct process_follower *follower);
 
 /* Bytes that the follower has missed for ever; it then goes on behind them. */
-uint64_t process_missed(struct process_follower *f);
+uint64_t process_missed(struct process_follower *follower);
 /* Copies what comes next, of one output, and takes nothing; 0 where there is nothing. */
-size_t process_peek(const struct process_follower *f, uint8_t *to, size_t size_max,
+size_t process_peek(const struct process_follower *follower, uint8_t *to, size_t size_max,
                     enum exec_output *ret_which);
 /* The follower is done with so many bytes. */
-void process_take(struct process_follower *f, size_t size);
+void process_take(struct process_follower *follower, size_t size);
 
 /* Whether somebody may still become a source of stdin. */
 bool process_takes_stdin(const struct process *p);
 /* Becomes a source of stdin; -1 with ERR_CONFLICT where it is closed or has another source. */
-int process_write_begin(struct process *p, struct process_writer *w, struct error *e)
+int process_write_begin(struct process *p, struct process_writer *writer, struct error *e)
     __attribute__((warn_unused_result));
 /* As exec_send(). */
-size_t process_write(struct process_writer *w, const void *data, size_t size)
+size_t process_write(struct process_writer *writer, const void *data, size_t size)
     __attribute__((warn_unused_result));
 /* `closes`: end of file for the process, and the end of all other writers. Accepts one that is
  * detached. */
-void process_write_end(struct process_writer *w, bool closes);
+void process_write_end(struct process_writer *writer, bool closes);
 
 /* Tells a terminal its size. */
 void process_resize(struct process *p, uint16_t rows, uint16_t columns);
@@ -170,7 +170,7 @@ void process_describe(const struct process *p, struct json_writer *w);
 /* Why a process has ended that was never seen to start. */
 void process_start_error(const struct process *p, struct error *e);
 /* Writes "end", "exit_code", "signal", "truncated", "usage", "times". */
-void exec_result_describe(const struct exec_result *r, struct json_writer *w);
+void exec_result_describe(const struct exec_result *result, struct json_writer *w);
 
 /* References. */
 void process_get(struct process *p);

@@ -7,47 +7,47 @@
 static const char *const state_names[] = {
     [PROCESS_STARTING] = "starting", [PROCESS_RUNNING] = "running", [PROCESS_ENDED] = "ended"};
 
-static void put_usage(const struct exec_result *r, struct json_writer *w)
+static void put_usage(const struct exec_result *result, struct json_writer *w)
 {
     json_begin_object(w, "usage");
-    json_put_ms(w, "wall_ms", r->wall_ns);
-    if (r->has_guest_usage) {
-        json_put_ms(w, "user_ms", r->user_us * NS_PER_US);
-        json_put_ms(w, "system_ms", r->system_us * NS_PER_US);
-        json_put_int(w, "max_rss_bytes", (int64_t)r->max_rss_bytes);
+    json_put_ms(w, "wall_ms", result->wall_ns);
+    if (result->has_guest_usage) {
+        json_put_ms(w, "user_ms", result->user_us * NS_PER_US);
+        json_put_ms(w, "system_ms", result->system_us * NS_PER_US);
+        json_put_int(w, "max_rss_bytes", (int64_t)result->max_rss_bytes);
     } else {
         json_put_null(w, "user_ms");
         json_put_null(w, "system_ms");
         json_put_null(w, "max_rss_bytes");
     }
-    json_put_int(w, "stdin_bytes", (int64_t)r->stdin_bytes);
-    json_put_int(w, "stdout_bytes", (int64_t)r->output_bytes[EXEC_STDOUT]);
-    json_put_int(w, "stderr_bytes", (int64_t)r->output_bytes[EXEC_STDERR]);
+    json_put_int(w, "stdin_bytes", (int64_t)result->stdin_bytes);
+    json_put_int(w, "stdout_bytes", (int64_t)result->output_bytes[EXEC_STDOUT]);
+    json_put_int(w, "stderr_bytes", (int64_t)result->output_bytes[EXEC_STDERR]);
     json_end_object(w);
 }
 
-void exec_result_describe(const struct exec_result *r, struct json_writer *w)
+void exec_result_describe(const struct exec_result *result, struct json_writer *w)
 {
-    json_put_text(w, "end", exec_end_name(r->end));
-    if (r->end == EXEC_EXITED)
-        json_put_int(w, "exit_code", r->exit_code);
+    json_put_text(w, "end", exec_end_name(result->end));
+    if (result->end == EXEC_EXITED)
+        json_put_int(w, "exit_code", result->exit_code);
     else
         json_put_null(w, "exit_code");
-    if (r->end == EXEC_SIGNALED)
-        json_put_int(w, "signal", r->signal);
+    if (result->end == EXEC_SIGNALED)
+        json_put_int(w, "signal", result->signal);
     else
         json_put_null(w, "signal");
-    json_put_bool(w, "truncated", r->truncated);
-    put_usage(r, w);
+    json_put_bool(w, "truncated", result->truncated);
+    put_usage(result, w);
     json_begin_object(w, "times");
-    if (r->first_output_ns != 0)
-        json_put_ms(w, "first_output_ms", r->first_output_ns);
+    if (result->first_output_ns != 0)
+        json_put_ms(w, "first_output_ms", result->first_output_ns);
     else
         json_put_null(w, "first_output_ms");
     json_end_object(w);
-    if (r->cwd != NULL)
-        json_put_bytes(w, "cwd", r->cwd, strlen(r->cwd));
-    if (r->ends_session)
+    if (result->cwd != NULL)
+        json_put_bytes(w, "cwd", result->cwd, strlen(result->cwd));
+    if (result->ends_session)
         json_put_bool(w, "session_ended", true);
 }
 

@@ -48,5 +48,5 @@ struct session_command {
  * least, which comes from the loop. Returns 0, or -1 with ERR_CONFLICT (another command runs in the
  * session) or ERR_INTERNAL.
  */
-int session_run(struct session *s, const struct session_command *command,
+int session_run(struct session *session, const struct session_command *command,
                 struct process **ret_process, struct error *e) __attribute__((warn_unused_result));

@@ -25,12 +25,12 @@ struct session_scan {
 };
 
 /* A fresh scan. `marker` has SESSION_MARKER_BYTES characters, of which only the first is '\036'. */
-void session_scan_begin(struct session_scan *s, const char *marker, bool has_report);
+void session_scan_begin(struct session_scan *scan, const char *marker, bool has_report);
 
 /* Whether the last marker has come; the report is a string then. */
-bool session_scan_done(const struct session_scan *s);
+bool session_scan_done(const struct session_scan *scan);
 
 /* Looks at the next bytes, gives those that are output to `put`, and stops behind the last marker.
  * Returns how many bytes were used: all, unless the scan is done. */
-size_t session_scan_feed(struct session_scan *s, const uint8_t *data, size_t size,
+size_t session_scan_feed(struct session_scan *scan, const uint8_t *data, size_t size,
                          void (*put)(void *arg, const uint8_t *data, size_t size), void *arg);
