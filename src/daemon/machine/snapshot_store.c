@@ -17,31 +17,8 @@
 #include "base/crc32c.h"
 #include "base/fd.h"
 
-#define MANIFEST_MAGIC   UINT64_C(0x50414e5345484c43)
-#define MANIFEST_VERSION 1u
-#define COPY_BYTES       (64 * KIB)
-#define PAGE_BYTES       4096u
-#define STATE_BYTES_MAX  (16 * MIB)
-
-struct manifest { /* little-endian on every machine that cloche runs on (x86-64) */
-    uint64_t magic;
-    uint32_t version;
-    uint32_t vcpus;
-    uint32_t mem_mib;
-    uint32_t disk_mib;
-    uint64_t state_bytes;
-    uint32_t mem_crc;
-    uint32_t state_crc;
-    uint32_t scratch_crc;
-    uint32_t reserved;
-    char name[SNAPSHOT_NAME_MAX];
-    char fingerprint[SNAPSHOT_FINGERPRINT_MAX];
-    uint32_t pad;
-    uint32_t crc; /* of everything before */
-};
-
-_Static_assert(sizeof(struct manifest) == 56 + SNAPSHOT_NAME_MAX + SNAPSHOT_FINGERPRINT_MAX,
-               "no padding on disk");
+#define COPY_BYTES (64 * KIB)
+#define PAGE_BYTES 4096u
 
 void snapshot_fini(struct snapshot *s)
 {
@@ -220,11 +197,8 @@ static void prune(int snapshots_fd)
 static int write_folder(const struct snapshot *s, const struct snapshot_key *key, int dir,
                         struct error *e)
 {
-    struct manifest m = {.magic = MANIFEST_MAGIC,
-                         .version = MANIFEST_VERSION,
-                         .vcpus = key->vcpus,
-                         .mem_mib = key->mem_mib,
-                         .disk_mib = key->disk_mib};
+    struct snapshot_manifest m;
+    uint8_t bytes[SNAPSHOT_MANIFEST_BYTES];
     struct stat st;
 
     if (fstat(s->state_fd, &st) != 0)
@@ -234,11 +208,9 @@ static int write_folder(const struct snapshot *s, const struct snapshot_key *key
         save_file(dir, "mem", s->mem_fd, key->mem_mib * MIB, &m.mem_crc, e) != 0 ||
         save_file(dir, "scratch", s->scratch_fd, key->disk_mib * MIB, &m.scratch_crc, e) != 0)
         return -1;
-    (void)snprintf(m.name, sizeof(m.name), "%s", key->name);
-    (void)snprintf(m.fingerprint, sizeof(m.fingerprint), "%s", key->fingerprint);
-    m.crc = crc32c(0, &m, offsetof(struct manifest, crc));
+    snapshot_manifest_put(&m, key, bytes);
     FD_AUTO int fd = openat(dir, "manifest", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || fd_write_full(fd, &m, sizeof(m)) != 0 || fsync(fd) != 0 || fsync(dir) != 0)
+    if (fd < 0 || fd_write_full(fd, bytes, sizeof(bytes)) != 0 || fsync(fd) != 0 || fsync(dir) != 0)
         return error_errno(e, errno, "cannot write a snapshot's manifest");
     return 0;
 }
@@ -268,13 +240,6 @@ int snapshot_save(const struct snapshot *s, const struct snapshot_key *key, int 
     return 0;
 }
 
-static int corrupt(const struct snapshot_key *key, struct error *e, const char *what)
-{
-    (void)error_set(e, ERR_TEMPLATE_CORRUPT, "the snapshot %s is corrupt: %s", key->name, what);
-    return error_remedy(e, "remove its folder below snapshots/ in the state directory; the next "
-                           "sandbox of this shape boots it anew");
-}
-
 static int load_file(int dir, const char *name, int to, uint64_t bytes, uint32_t crc,
                      const struct snapshot_key *key, struct error *e)
 {
@@ -285,44 +250,34 @@ static int load_file(int dir, const char *name, int to, uint64_t bytes, uint32_t
 
     if (from < 0 || fstat(from, &st) != 0) {
         (void)snprintf(what, sizeof(what), "its file %s cannot be opened", name);
-        return corrupt(key, e, what);
+        return snapshot_corrupt(key, e, what);
     }
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != bytes) {
         (void)snprintf(what, sizeof(what), "its file %s has the wrong size", name);
-        return corrupt(key, e, what);
+        return snapshot_corrupt(key, e, what);
     }
     if (copy_sparse(from, to, bytes, &found, e) != 0)
         return error_wrap(e, "snapshot %s, file %s", key->name, name);
     if (found != crc) {
         (void)snprintf(what, sizeof(what), "the checksum of its file %s does not match", name);
-        return corrupt(key, e, what);
+        return snapshot_corrupt(key, e, what);
     }
     return 0;
 }
 
-/* 0 when the manifest is whole and of this key; 1 of another; -1 corrupt. */
-static int read_manifest(int dir, const struct snapshot_key *key, struct manifest *ret_manifest,
-                         struct error *e)
+/* As snapshot_manifest_parse(). */
+static int read_manifest(int dir, const struct snapshot_key *key,
+                         struct snapshot_manifest *ret_manifest, struct error *e)
 {
     FD_AUTO int fd = openat(dir, "manifest", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    struct manifest m;
+    uint8_t bytes[SNAPSHOT_MANIFEST_BYTES];
+    ssize_t n = fd >= 0 ? fd_read_full(fd, bytes, sizeof(bytes)) : -1;
 
-    if (fd < 0 || fd_read_full(fd, &m, sizeof(m)) != (ssize_t)sizeof(m))
-        return corrupt(key, e, "its manifest is missing or cut short");
-    if (m.magic != MANIFEST_MAGIC || m.crc != crc32c(0, &m, offsetof(struct manifest, crc)))
-        return corrupt(key, e, "its manifest's checksum does not match");
-    if (m.version != MANIFEST_VERSION ||
-        strncmp(m.fingerprint, key->fingerprint, sizeof(m.fingerprint)) != 0)
-        return 1;
-    if (strncmp(m.name, key->name, sizeof(m.name)) != 0 || m.vcpus != key->vcpus ||
-        m.mem_mib != key->mem_mib || m.disk_mib != key->disk_mib || m.state_bytes > STATE_BYTES_MAX)
-        return corrupt(key, e, "its manifest is of another shape");
-    *ret_manifest = m;
-    return 0;
+    return snapshot_manifest_parse(bytes, n > 0 ? (size_t)n : 0, key, ret_manifest, e);
 }
 
 static int load_folder(struct snapshot *s, const struct snapshot_key *key, int dir,
-                       const struct manifest *m, struct error *e)
+                       const struct snapshot_manifest *m, struct error *e)
 {
     s->mem_fd = make_memfd("cloche-mem", key->mem_mib * MIB, e);
     if (s->mem_fd < 0)
@@ -336,7 +291,7 @@ static int load_folder(struct snapshot *s, const struct snapshot_key *key, int d
         return -1;
     s->scratch_fd = openat(dir, "scratch", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (s->scratch_fd < 0)
-        return corrupt(key, e, "its file scratch cannot be opened");
+        return snapshot_corrupt(key, e, "its file scratch cannot be opened");
     return snapshot_seal(s, e);
 }
 
@@ -352,12 +307,12 @@ int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key,
     FD_AUTO int dir =
         openat(snapshots_fd, key->name, O_DIRECTORY | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     struct snapshot s = SNAPSHOT_INIT;
-    struct manifest m = {0};
+    struct snapshot_manifest m = {0};
 
     if (dir < 0 && errno == ENOENT)
         return 1;
     if (dir < 0)
-        return corrupt(key, e, strerror(errno));
+        return snapshot_corrupt(key, e, strerror(errno));
     (void)futimens(dir, NULL); /* for find_oldest, before somebody prunes */
     int result = read_manifest(dir, key, &m, e);
     if (result == 0)

@@ -1,7 +1,7 @@
 /*
  * Snapshots on disk and in memory. One snapshot is a folder below STATE/snapshots:
  *
- *   manifest  fixed-size record: magic, version, what the snapshot belongs to, sizes, checksums
+ *   manifest  what the snapshot belongs to, sizes, checksums (snapshot_manifest.h)
  *   state     vCPU and device state as the monitor wrote it
  *   mem       guest memory, sparse
  *   scratch   the scratch disk as the parked guest had mounted it, sparse
@@ -14,19 +14,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "cloche/limits.h"
+#include "daemon/machine/snapshot_manifest.h"
 
-#define SNAPSHOT_NAME_MAX        128u
-#define SNAPSHOT_FINGERPRINT_MAX 512u
-#define SNAPSHOT_STORED_MAX      64u /* folders; more, and those used longest ago go */
-
-struct snapshot_key {
-    char name[SNAPSHOT_NAME_MAX];               /* of the folder: template and shape */
-    char fingerprint[SNAPSHOT_FINGERPRINT_MAX]; /* of all that went into it; another: do not use */
-    uint32_t vcpus;
-    uint32_t mem_mib;
-    uint32_t disk_mib;
-};
+#define SNAPSHOT_STORED_MAX 64u /* folders; more, and those used longest ago go */
 
 struct snapshot {
     int mem_fd;     /* memfd, sealed */
