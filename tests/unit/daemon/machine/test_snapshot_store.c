@@ -5,13 +5,16 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -210,18 +213,102 @@ static void one_half_removed_is_made_anew(void **state)
     snapshot_fini(&s);
 }
 
+#define DISK_PAGES 256u
+
+/* A disk of DISK_PAGES pages at `path`, seen by this process alone. */
+static void mount_small_disk(const char *path)
+{
+    char options[64];
+
+    (void)snprintf(options, sizeof(options), "mode=700,size=%u", DISK_PAGES * 4096);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(unshare(CLONE_NEWNS), 0);
+    assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    assert_int_equal(mount("tmpfs", path, "tmpfs", MS_NODEV | MS_NOSUID, options), 0);
+}
+
+/* Writes a file to a disk until nothing more fits, and takes `pages` away again. */
+static void fill_disk(int dir, unsigned pages)
+{
+    static const char page[4096] = "x";
+    int fd = openat(dir, "fill", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    off_t size = lseek(fd, 0, SEEK_END);
+
+    assert_true(fd >= 0);
+    for (; write(fd, page, sizeof(page)) == (ssize_t)sizeof(page); size += (off_t)sizeof(page))
+        continue;
+    assert_int_equal(errno, ENOSPC);
+    assert_true(size >= (off_t)(pages * sizeof(page)));
+    assert_int_equal(ftruncate(fd, size - (off_t)(pages * sizeof(page))), 0);
+    fd_close(&fd);
+}
+
+static unsigned count_names(int dir_fd)
+{
+    int fd = openat(dir_fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+    DIR *dir = fdopendir(fd);
+    unsigned count = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir) != NULL)
+        count++;
+    (void)closedir(dir);
+    return count - 2; /* "." and ".." */
+}
+
+/* Whether the stored snapshot is whole, and begins with `first`. */
+static void expect_stored(const struct fixture *f, int dir, const char *first)
+{
+    struct snapshot s = SNAPSHOT_INIT;
+    struct error e = ERROR_INIT;
+    char bytes[6] = "";
+
+    assert_int_equal(snapshot_load(&s, &f->key, dir, &e), 0);
+    assert_int_equal(pread(s.mem_fd, bytes, 5, 0), 5);
+    assert_string_equal(bytes, first);
+    snapshot_fini(&s);
+}
+
+/* With each number of free pages that does not suffice, so that each file in turn is the one that
+ * does not fit; the first number that does replaces the old one. */
 static void a_full_disk_keeps_the_old_one(void **state)
 {
     struct fixture *f = *state;
+    struct snapshot other = SNAPSHOT_INIT;
     struct error e = ERROR_INIT;
-    struct snapshot s = SNAPSHOT_INIT;
-    struct snapshot_key key = f->key;
-    int full = open("/dev/full", O_RDONLY | O_CLOEXEC); /* not a directory: nothing can be made */
+    char path[80];
+    unsigned failures = 0;
 
-    assert_int_equal(snapshot_save(&f->made, &key, full, &e), -1);
-    fd_close(&full);
-    assert_int_equal(snapshot_load(&s, &f->key, f->dir, &e), 0);
-    snapshot_fini(&s);
+    if (geteuid() != 0) {
+        print_message("needs root\n");
+        skip();
+    }
+    (void)snprintf(path, sizeof(path), "%s/disk", f->path);
+    mount_small_disk(path);
+    int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+    assert_true(dir >= 0);
+    assert_int_equal(snapshot_save(&f->made, &f->key, dir, &e), 0);
+    assert_int_equal(snapshot_prepare(&other, &f->key, f->dir, "other.tmp", &e), 0);
+    assert_int_equal(pwrite(other.mem_fd, "other", 5, 0), 5);
+    assert_int_equal(pwrite(other.state_fd, "state", 5, 0), 5);
+    assert_int_equal(pwrite(other.scratch_fd, "disk", 4, 0), 4);
+    for (;; failures++) {
+        fill_disk(dir, failures);
+        if (snapshot_save(&other, &f->key, dir, &e) == 0)
+            break;
+        assert_int_equal(e.code, ERR_INTERNAL);
+        assert_string_equal(e.cause, strerror(ENOSPC));
+        assert_int_equal(count_names(dir), 2); /* itself, and what fills the disk */
+        expect_stored(f, dir, "first");
+        e = (struct error)ERROR_INIT;
+    }
+    assert_true(failures >= 4); /* no file of the four fitted at first */
+    expect_stored(f, dir, "other");
+    snapshot_fini(&other);
+    fd_close(&dir);
+    assert_int_equal(umount2(path, 0), 0);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(unlinkat(f->dir, "other.tmp", 0), 0);
 }
 
 static void those_used_longest_ago_go(void **state)
