@@ -41,9 +41,10 @@ int buffer_printf(struct buffer *b, const char *format, ...)
 /* Drops `size` bytes (at most the content) from the front. */
 void buffer_consume(struct buffer *b, size_t size);
 
+/* The content; NULL, perhaps, where there is none. */
 static inline uint8_t *buffer_bytes(const struct buffer *b)
 {
-    return b->data + b->head;
+    return b->head > 0 ? b->data + b->head : b->data;
 }
 
 static inline size_t buffer_room(const struct buffer *b)
