@@ -19,12 +19,12 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
                                               void (*on_free)(const volatile void *));
 size_t __sanitizer_get_allocated_size(const volatile void *at);
 
-static size_t held, peak;
+static int64_t held, peak; /* what was there before us, and goes, makes it negative */
 
 static void on_malloc(const volatile void *at, size_t size)
 {
-    size_t now = __atomic_add_fetch(&held, size, __ATOMIC_RELAXED);
-    size_t most = __atomic_load_n(&peak, __ATOMIC_RELAXED);
+    int64_t now = __atomic_add_fetch(&held, (int64_t)size, __ATOMIC_RELAXED);
+    int64_t most = __atomic_load_n(&peak, __ATOMIC_RELAXED);
 
     (void)at;
     while (now > most && !__atomic_compare_exchange_n(&peak, &most, now, true, __ATOMIC_RELAXED,
@@ -36,7 +36,7 @@ static void on_free(const volatile void *at)
 {
     if (at == NULL)
         return;
-    (void)__atomic_sub_fetch(&held, __sanitizer_get_allocated_size(at), __ATOMIC_RELAXED);
+    (void)__atomic_sub_fetch(&held, (int64_t)__sanitizer_get_allocated_size(at), __ATOMIC_RELAXED);
 }
 
 /* --- Archives -----------------------------------------------------------------------------------
@@ -245,12 +245,12 @@ static void test_endless(void **state)
         put_plain(&t, "behind", '0', NULL);
         while (t.bytes.size < ENDLESS_BYTES)
             put_filled(&t, '0', LARGEST);
-        size_t before = __atomic_load_n(&held, __ATOMIC_RELAXED);
+        int64_t before = __atomic_load_n(&held, __ATOMIC_RELAXED);
         __atomic_store_n(&peak, before, __ATOMIC_RELAXED);
         struct unpacked u = unpack_tar(&t);
-        size_t most = __atomic_load_n(&peak, __ATOMIC_RELAXED) - before;
+        uint64_t most = (uint64_t)(__atomic_load_n(&peak, __ATOMIC_RELAXED) - before);
         if (most > MEMORY_MAX || u.taken > TAKEN_MAX)
-            fail_msg("%s: %zu KiB were held, %zu KiB taken", endless[i].what, most / 1024,
+            fail_msg("%s: %zu KiB were held, %zu KiB taken", endless[i].what, (size_t)most / 1024,
                      u.taken / 1024);
         expect_refused(&u, "headers of more than 64 KiB");
         expect_refused(&u, endless[i].named);
@@ -360,10 +360,10 @@ static void test_endless_padding(void **state)
     while (t.bytes.size < ENDLESS_BYTES)
         assert_int_equal(buffer_append(&t.bytes, zeros, LARGEST), 0);
     free(zeros);
-    size_t before = __atomic_load_n(&held, __ATOMIC_RELAXED);
+    int64_t before = __atomic_load_n(&held, __ATOMIC_RELAXED);
     __atomic_store_n(&peak, before, __ATOMIC_RELAXED);
     struct unpacked u = unpack_tar(&t);
-    assert_true(__atomic_load_n(&peak, __ATOMIC_RELAXED) - before <= MEMORY_MAX);
+    assert_true(__atomic_load_n(&peak, __ATOMIC_RELAXED) - before <= (int64_t)MEMORY_MAX);
     assert_int_equal(u.result, 0);
     assert_string_equal(u.names, "1:f>;");
 }
