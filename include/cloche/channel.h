@@ -50,10 +50,9 @@ enum channel_type {
 };
 
 enum channel_lane {
-    CHANNEL_LANE_IN =
-        0, /* host to guest: stdin, the content of a write; guest to host: of a read */
-    CHANNEL_LANE_OUT = 1, /* stdout */
-    CHANNEL_LANE_ERR = 2, /* stderr */
+    CHANNEL_LANE_IN = 0,  /* all but what an EXEC writes, either way */
+    CHANNEL_LANE_OUT = 1, /* its stdout, or terminal */
+    CHANNEL_LANE_ERR = 2, /* its stderr */
     CHANNEL_LANE_COUNT
 };
 
@@ -69,8 +68,8 @@ enum channel_signal_scope {
  *          the agent's), str user ("" = root), str cwd, u32 count of limits, count x (u32 kind,
  *          u64 value), u32 argc, argc x str, u32 envc, envc x str "NAME=value"
  *                                               INFO: u32 pid (not 0)
- *          END: struct channel_end, then u32 kind (enum channel_exec_end), i32 exit code or signal,
- *               u64 wall_us, u64 user_us, u64 system_us, u64 max_rss_bytes
+ *          END: u32 kind (enum channel_exec_end), i32 exit code or signal, u64 wall_us,
+ *               u64 user_us, u64 system_us, u64 max_rss_bytes
  *   READ   u64 offset, u64 length, str path     INFO: u64 size, u32 mode, u64 mtime_ns, u64 offset
  *          content as DATA and EOF on lane 0    END: u64 bytes sent
  *          At most `length` bytes from `offset` on, or with offset CHANNEL_READ_TAIL the last

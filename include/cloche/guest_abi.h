@@ -54,7 +54,6 @@ enum guest_failure {
     GUEST_FAILURE_RESEED = 2,
     GUEST_FAILURE_CLOCK = 3,
     GUEST_FAILURE_HOSTNAME = 4,
-    GUEST_FAILURE_MACHINE_ID = 5,
     GUEST_FAILURE_MOUNT = 6,   /* at boot, before the snapshot */
     GUEST_FAILURE_CHANNEL = 7, /* the channel's port is missing, or a frame broke the protocol */
 };
