@@ -16,11 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "guest/channel/records.h"
-#include "guest/files/dir.h"
 #include "guest/files/file_ops.h"
 #include "guest/files/layers.h"
+#include "guest/files/walk.h"
 
 #define BUCKETS 4096u
 #define NO_FILE UINT32_MAX
@@ -42,9 +41,7 @@ struct file_diff {
     enum diff_phase phase;
     const struct layers *layers; /* shared */
     unsigned root;               /* which tree is walked */
-    struct buffer pending;       /* directories to walk, each with its NUL; the last comes first */
-    struct dir dir;              /* the one that is read ... */
-    char at[CHANNEL_PATH_MAX];   /* ... and its path below the root */
+    struct walk walk;
     struct buffer paths;
     struct buffer files; /* struct diff_file */
     uint32_t buckets[BUCKETS];
@@ -164,20 +161,20 @@ static void judge(struct file_diff *f, const struct dir_entry *entry)
     char path[CHANNEL_PATH_MAX];
     struct stat st;
 
-    int size = snprintf(path, sizeof(path), "%s/%s%s%s", prefix, f->at, f->at[0] != '\0' ? "/" : "",
-                        entry->name);
+    int size = snprintf(path, sizeof(path), "%s/%s%s%s", prefix, f->walk.at,
+                        f->walk.at[0] != '\0' ? "/" : "", entry->name);
     if (size >= (int)sizeof(path)) {
         f->is_more = true;
         return;
     }
-    if (fstatat(f->dir.fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(f->walk.dir.fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return; /* gone just now */
     enum diff_kind kind = S_ISDIR(st.st_mode) ? DIFF_DIRECTORY
                           : S_ISCHR(st.st_mode) && st.st_rdev == 0 && roots[f->root].is_overlay
                               ? DIFF_WHITEOUT
                               : DIFF_FILE;
     const char *below = path + strlen(prefix) + 1;
-    if (kind == DIFF_DIRECTORY && buffer_append(&f->pending, below, strlen(below) + 1) < 0)
+    if (kind == DIFF_DIRECTORY && walk_push(&f->walk, below) < 0)
         f->is_more = true;
     if (f->phase == DIFF_FIRST)
         remember(f, path, kind, stamp_of(&st, kind));
@@ -188,31 +185,22 @@ static void judge(struct file_diff *f, const struct dir_entry *entry)
 static void begin_walk(struct file_diff *f, unsigned root)
 {
     f->root = root;
-    if (buffer_append(&f->pending, "", 1) < 0)
+    if (walk_begin(&f->walk, root_fd(f)) < 0)
         f->is_more = true;
 }
 
 /* The next directory of the walk; false where it has come to its end. */
 static bool next_directory(struct file_diff *f)
 {
-    const char *bytes = (const char *)buffer_bytes(&f->pending);
+    int entered = walk_enter(&f->walk);
 
-    if (f->pending.size == 0) {
-        if (f->root + 1 == sizeof(roots) / sizeof(roots[0]))
-            return false;
-        begin_walk(f, f->root + 1);
-        return true;
-    }
-    size_t start = f->pending.size - 1;
-    while (start > 0 && bytes[start - 1] != '\0')
-        start--;
-    memcpy(f->at, bytes + start, f->pending.size - start);
-    f->pending.size = start;
-    int fd = dir_open_below(root_fd(f), f->at);
-    if (fd >= 0)
-        dir_set(&f->dir, fd);
-    else if (errno != ENOENT)
+    if (entered < 0 && errno != ENOENT)
         f->is_more = true;
+    if (entered != 0)
+        return true;
+    if (f->root + 1 == sizeof(roots) / sizeof(roots[0]))
+        return false;
+    begin_walk(f, f->root + 1);
     return true;
 }
 
@@ -237,11 +225,11 @@ static void diff_step(struct file_diff *f)
            !stream_step_is_over(begin_ns)) {
         if (f->phase == DIFF_GONE)
             f->records.is_done = !tell_gone(f);
-        else if (f->dir.fd >= 0 && dir_next(&f->dir, &entry))
+        else if (f->walk.dir.fd >= 0 && dir_next(&f->walk.dir, &entry))
             judge(f, &entry);
-        else if (f->dir.fd >= 0 && dir_fill(&f->dir) <= 0)
-            dir_close(&f->dir);
-        else if (f->dir.fd < 0 && !next_directory(f))
+        else if (f->walk.dir.fd >= 0 && dir_fill(&f->walk.dir) <= 0)
+            dir_close(&f->walk.dir);
+        else if (f->walk.dir.fd < 0 && !next_directory(f))
             f->phase = f->phase == DIFF_FIRST ? DIFF_WAITING : DIFF_GONE;
     }
     f->records.flags = f->is_more ? CHANNEL_END_MORE : 0;
@@ -266,11 +254,10 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
     struct file_diff *f = s->state;
 
     f->layers = s->shared;
-    f->pending = (struct buffer)BUFFER_INIT(FILE_SEARCH_PENDING_MAX);
     f->paths = (struct buffer)BUFFER_INIT(FILE_DIFF_PATHS_MAX);
     f->files = (struct buffer)BUFFER_INIT(FILE_DIFF_FILES_MAX * sizeof(struct diff_file));
     memset(f->buckets, 0xff, sizeof(f->buckets));
-    dir_init(&f->dir);
+    walk_init(&f->walk);
     if (reader->left != 0)
         return -1;
     if (f->layers->upper_fd < 0) {
@@ -305,8 +292,7 @@ static void handle_fini(struct stream *s)
     struct file_diff *f = s->state;
 
     records_fini(&f->records);
-    dir_close(&f->dir);
-    buffer_fini(&f->pending);
+    walk_fini(&f->walk);
     buffer_fini(&f->paths);
     buffer_fini(&f->files);
 }

@@ -16,6 +16,7 @@
 
 struct file_search {
     struct records records;
+    int base_fd;
     struct walk walk;
     char base[CHANNEL_PATH_MAX]; /* without a slash at its end: "" is the root */
     char pattern[FILE_PATTERN_MAX];
@@ -109,6 +110,7 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
     char path[CHANNEL_PATH_MAX];
     size_t pattern_size = 0;
 
+    f->base_fd = -1;
     walk_init(&f->walk);
     f->limit = wire_get_u32(reader);
     int path_result = file_path_get(reader, path);
@@ -116,8 +118,8 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
     if (path_result < 0 || pattern == NULL || reader->left != 0 || f->limit < 1 ||
         f->limit > FILE_SEARCH_LIMIT_MAX)
         return -1;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
+    f->base_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f->base_fd < 0) {
         stream_fail(s, errno, "%s: %s", path, strerror(errno));
         return 0;
     }
@@ -128,7 +130,7 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
         size--;
     memcpy(f->base, path, size);
     memcpy(f->pattern, pattern, pattern_size);
-    if (walk_begin(&f->walk, fd) < 0)
+    if (walk_begin(&f->walk, f->base_fd) < 0)
         stream_fail(s, ENOMEM, "%s: %s", path, strerror(ENOMEM));
     return 0;
 }
@@ -139,6 +141,7 @@ static void handle_fini(struct stream *s)
 
     records_fini(&f->records);
     walk_fini(&f->walk);
+    fd_close(&f->base_fd);
 }
 
 const struct stream_op file_search_op = {

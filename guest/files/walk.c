@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/fd.h"
-
 void walk_init(struct walk *walk)
 {
     walk->base_fd = -1;
@@ -22,7 +20,6 @@ int walk_begin(struct walk *walk, int base_fd)
 void walk_fini(struct walk *walk)
 {
     dir_close(&walk->dir);
-    fd_close(&walk->base_fd);
     buffer_fini(&walk->pending);
 }
 

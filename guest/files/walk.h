@@ -10,7 +10,7 @@
 #include "guest/files/dir.h"
 
 struct walk {
-    int base_fd;               /* -1: it has not begun */
+    int base_fd;               /* borrowed */
     struct buffer pending;     /* paths below the base, each with its NUL; the last comes first */
     struct dir dir;            /* the one that is read (dir.fd is -1: none) ... */
     char at[CHANNEL_PATH_MAX]; /* ... and its path below the base, "" for the base itself */
@@ -20,7 +20,8 @@ struct walk {
 void walk_init(struct walk *walk);
 void walk_fini(struct walk *walk);
 
-/* Takes `base_fd`, also on failure; the base waits to be read. -1: no memory. */
+/* The base waits to be read; `base_fd` stays the caller's, until the walk is over or another one
+ * begins. -1: no memory. */
 int walk_begin(struct walk *walk, int base_fd) __attribute__((warn_unused_result));
 
 /* The path below the base of what the open directory has under `name`; -1 where it is too long. */

@@ -25,6 +25,7 @@ _Static_assert(TREE_RECORD_BYTES_MAX <= 2 * RECORD_BYTES_MAX, "records_have_room
 
 struct tree_out {
     struct records records;
+    int base_fd; /* -1: a file alone */
     struct walk walk;
     bool is_counting;
     uint32_t count;   /* entries */
@@ -188,7 +189,7 @@ static int end_count(struct tree_out *o)
 
     o->is_counting = false;
     o->count = 0;
-    if (o->walk.base_fd >= 0 && walk_push(&o->walk, "") < 0)
+    if (o->base_fd >= 0 && walk_begin(&o->walk, o->base_fd) < 0)
         return ENOMEM;
     return put(o, &entry);
 }
@@ -262,14 +263,13 @@ static int start_file(struct tree_out *o, const char *path)
 
 static int start(struct tree_out *o, const char *path, bool is_directory)
 {
-    int fd = -1;
-
     (void)snprintf(o->at, sizeof(o->at), "%s", path);
-    if (is_directory && (fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        return errno;
     if (!is_directory)
         return start_file(o, path);
-    return walk_begin(&o->walk, fd) < 0 ? ENOMEM : 0;
+    o->base_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (o->base_fd < 0)
+        return errno;
+    return walk_begin(&o->walk, o->base_fd) < 0 ? ENOMEM : 0;
 }
 
 static int handle_start(struct stream *s, struct wire_reader *reader)
@@ -279,7 +279,7 @@ static int handle_start(struct stream *s, struct wire_reader *reader)
     struct stat st;
 
     o->is_counting = true;
-    o->file_fd = -1;
+    o->file_fd = o->base_fd = -1;
     walk_init(&o->walk);
     if (file_path_get(reader, path) < 0 || reader->left != 0)
         return -1;
@@ -302,6 +302,7 @@ static void handle_fini(struct stream *s)
 
     records_fini(&o->records);
     walk_fini(&o->walk);
+    fd_close(&o->base_fd);
     fd_close(&o->file_fd);
 }
 
