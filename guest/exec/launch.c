@@ -24,8 +24,8 @@
 
 /*
  * The request in the form that execve(2) wants. One set is enough: the process has been started
- * when launch() returns, and strings cannot need more than the request has bytes, as the NUL
- * at the end of each takes less than its length in front did.
+ * when launch() returns, and strings cannot need more than the request has bytes, as the NUL at
+ * the end of each takes less than its length in front did.
  */
 static struct {
     uint32_t flags;
@@ -44,8 +44,8 @@ static struct spawn_plan plan;
 
 int launcher_init(struct launcher *l, const char *cgroup_path, struct error *e)
 {
-    l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     execgroups_init(&l->groups, cgroup_path, GROUPS_READY);
+    l->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (l->null_fd < 0)
         return error_errno(e, errno, "/dev/null");
     /* In a guest the first use of a page is dear: the memory that every request needs is touched
