@@ -27,6 +27,7 @@
 #include "daemon/sandbox/sandbox_describe.h"
 #include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/server.h"
+#include "not_played.h"
 #include "tests/fake_agent.h"
 #include "json/json.h"
 #include "json/json_write.h"
@@ -188,54 +189,6 @@ void sandbox_describe_times(const struct sandbox *s, struct json_writer *w)
     json_begin_object(w, "times");
     json_put_ms(w, "ready_ms", 1500000);
     json_end_object(w);
-}
-
-/* What only GET /v1/info and the handlers of /v1/sandboxes need, which are not tested here. */
-void sandbox_describe(const struct sandbox *s, struct json_writer *w)
-{
-    (void)s, (void)w;
-    fail();
-}
-
-void sandbox_set_timeout(struct sandbox *s, uint32_t timeout_s)
-{
-    (void)s, (void)timeout_s;
-    fail();
-}
-
-int sandbox_set_labels(struct sandbox *s, const struct cJSON *labels, struct error *e)
-{
-    (void)s, (void)labels, (void)e;
-    fail();
-    return -1;
-}
-
-bool sandbox_has_label(const struct sandbox *s, const char *name, const char *value)
-{
-    (void)s, (void)name, (void)value;
-    fail();
-    return false;
-}
-
-unsigned sandbox_count(const struct sandbox_table *t)
-{
-    (void)t;
-    fail();
-    return 0;
-}
-
-struct sandbox *sandbox_at(const struct sandbox_table *t, unsigned index)
-{
-    (void)t, (void)index;
-    fail();
-    return NULL;
-}
-
-void shape_set_describe(const struct shape_set *set,
-                        void (*visit)(const struct shape_facts *f, void *context), void *context)
-{
-    (void)set, (void)visit, (void)context;
-    fail();
 }
 
 /* --- the client ------------------------------------------------------------------------------- */
@@ -410,6 +363,16 @@ static inline uint32_t take_open(struct fixture *f)
         fail_msg("no OPEN; reply: %.*s", (int)f->reply.size, (char *)f->reply.data);
     assert_int_equal(f->frame.h.lane, 0);
     return f->frame.h.stream;
+}
+
+/* What a CREDIT frame grants. */
+static inline uint32_t credit_of(const struct fake_frame *frame)
+{
+    struct wire_reader r;
+
+    assert_int_equal(frame->h.type, CHANNEL_CREDIT);
+    wire_reader_init(&r, frame->payload, frame->h.length);
+    return wire_get_u32(&r);
 }
 
 /* The next string of a request, good until eight more were read. */

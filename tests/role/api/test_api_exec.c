@@ -316,8 +316,7 @@ static void test_slow_reader_stops_the_guest(void **state)
     for (unsigned i = 0; i < 1000; i++) {
         while (fake_recv(&f->agent, &f->frame)) {
             assert_int_equal(f->frame.h.type, CHANNEL_CREDIT);
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
         }
         if (credit < sizeof(block))
             break;

@@ -230,8 +230,7 @@ static void test_endless_records(void **state)
     while (reply_status(f) == 0) {
         while (fake_recv(&f->agent, &f->frame))
             if (f->frame.h.type == CHANNEL_CREDIT)
-                credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                          (uint64_t)f->frame.payload[2] << 16;
+                credit += credit_of(&f->frame);
         if (credit < sizeof(marks))
             continue;
         fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_IN, marks, sizeof(marks));

@@ -336,8 +336,7 @@ static void test_get_back_pressure(void **state)
     fake_read_info(&f->agent, s, total, 0644);
     for (unsigned i = 0; i < 5000 && sent < total; i++) {
         while (fake_recv(&f->agent, &f->frame))
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
         if (credit < sizeof(block)) {
             assert_true(f->client_fd >= 0 || sent < 2 * MIB);
             f->client_fd = client_fd; /* from here on the client reads */

@@ -116,8 +116,7 @@ static void test_what_is_gone_is_told(void **state)
     while (sent < 3 * PROCESS_RING_BYTES_MIN) {
         if (credit < sizeof(block)) {
             assert_true(fake_expect(&f->agent, CHANNEL_CREDIT, &f->frame));
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
             continue;
         }
         fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, block, sizeof(block));
@@ -147,8 +146,7 @@ static void test_the_guest_waits_for_a_follower(void **state)
     for (unsigned i = 0; i < 1000; i++) {
         while (fake_recv(&f->agent, &f->frame)) {
             assert_int_equal(f->frame.h.type, CHANNEL_CREDIT);
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
         }
         if (credit < sizeof(block))
             break;
@@ -221,6 +219,44 @@ static void test_stdin_has_back_pressure(void **state)
 
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
     expect_error(f, 409, "conflict", "ended");
+}
+
+/* All of it gets there, in its order, through a guest that takes a window of it at a time. */
+static void test_stdin_larger_than_a_window(void **state)
+{
+    struct fixture *f = *state;
+    static char input[4 * CHANNEL_WINDOW_BYTES + 3];
+    uint32_t s = start(f, 7, ",\"stdin_open\":true");
+    size_t sent = 0, got = 0, granted = CHANNEL_WINDOW_BYTES;
+    char head[128];
+
+    for (size_t i = 0; i < sizeof(input); i++)
+        input[i] = (char)(i * 7);
+    connect_client(f);
+    int length = snprintf(head, sizeof(head),
+                          "POST " PROCESSES "/7/stdin?close=true HTTP/1.1\r\nHost: x\r\n"
+                          "Content-Length: %zu\r\n\r\n",
+                          sizeof(input));
+    client_send(f, head, (size_t)length);
+    for (unsigned quiet = 0; got < sizeof(input);) {
+        ssize_t n = send(f->client_fd, input + sent, sizeof(input) - sent, MSG_DONTWAIT);
+        sent += n > 0 ? (size_t)n : 0;
+        if (fake_recv(&f->agent, &f->frame)) {
+            assert_int_equal(f->frame.h.type, CHANNEL_DATA);
+            assert_memory_equal(f->frame.payload, input + got, f->frame.h.length);
+            got += f->frame.h.length;
+            quiet = 0;
+        } else if (n <= 0 && ++quiet > 20) { /* all between is full */
+            assert_int_equal(got, granted);
+            fake_send_u32(&f->agent, CHANNEL_CREDIT, s, CHANNEL_LANE_IN, CHANNEL_WINDOW_BYTES);
+            granted += CHANNEL_WINDOW_BYTES;
+        }
+    }
+    assert_true(fake_expect(&f->agent, CHANNEL_EOF, &f->frame));
+    cJSON *tree = reply_json(f, 200);
+    assert_int_equal(json_number(tree, "bytes"), sizeof(input));
+    assert_true(cJSON_IsFalse(cJSON_GetObjectItem(tree, "stdin_open")));
+    cJSON_Delete(tree);
 }
 
 /* What closes behind the input that came with the request is closed to others from the start. */
@@ -432,6 +468,7 @@ int main(void)
         API_TEST(test_the_guest_waits_for_a_follower),
         API_TEST(test_stdin),
         API_TEST(test_stdin_has_back_pressure),
+        API_TEST(test_stdin_larger_than_a_window),
         API_TEST(test_stdin_that_closes_takes_no_more),
         API_TEST(test_signal),
         API_TEST(test_wait),

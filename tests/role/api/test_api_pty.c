@@ -331,17 +331,12 @@ static void test_a_guest_that_reads_nothing(void **state)
     assert_true(got > CHANNEL_WINDOW_BYTES);
 }
 
-/* A client that reads nothing holds the guest back: it gets no more credit than the ring has room
- * for. */
-static void test_a_client_that_reads_nothing(void **state)
+/* The command writes until it gets no more credit; returns how much that was. */
+static size_t write_all(struct fixture *f, uint32_t s)
 {
     static const uint8_t output[32 * KIB];
-    struct fixture *f = *state;
-    uint32_t s = start(f, 7);
     size_t credit = CHANNEL_WINDOW_BYTES, sent = 0;
-    int client = f->client_fd;
 
-    f->client_fd = -1;
     for (unsigned dry = 0; dry < 50;) {
         if (credit >= sizeof(output)) {
             fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, output, sizeof(output));
@@ -349,19 +344,73 @@ static void test_a_client_that_reads_nothing(void **state)
             sent += sizeof(output);
         }
         if (fake_recv(&f->agent, &f->frame)) {
-            assert_int_equal(f->frame.h.type, CHANNEL_CREDIT);
-            credit += f->frame.payload[0] | (size_t)f->frame.payload[1] << 8 |
-                      (size_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
             dry = 0;
         } else if (credit < sizeof(output)) {
             dry++;
         }
         assert_true(sent < 16 * MIB);
     }
+    return sent;
+}
+
+/* A client that reads nothing holds the guest back: it gets no more credit than the ring has room
+ * for. */
+static void test_a_client_that_reads_nothing(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t s = start(f, 7);
+    int client = f->client_fd;
+
+    f->client_fd = -1;
+    (void)write_all(f, s);
     /* When it goes the guest goes on. */
     (void)close(client);
     turn(f);
     assert_true(fake_expect(&f->agent, CHANNEL_CREDIT, &f->frame));
+}
+
+/* And when it reads again it misses nothing. */
+static void test_a_client_that_reads_on(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t s = start(f, 7);
+    int client = f->client_fd;
+
+    f->client_fd = -1;
+    size_t sent = write_all(f, s);
+    f->client_fd = client;
+    while (f->reply.size < sent)
+        turn(f);
+    assert_true(fake_expect(&f->agent, CHANNEL_CREDIT, &f->frame));
+    fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 3);
+    expect_shown(f, "\"exit_code\":3");
+    assert_false(has_come(f, "\"missed\""));
+}
+
+/* Who comes late is told how much is not kept any more, before what is. */
+static void test_a_client_that_comes_late(void **state)
+{
+    static const uint8_t output[32 * KIB];
+    struct fixture *f = *state;
+    uint32_t s = start(f, 7);
+    size_t credit = CHANNEL_WINDOW_BYTES, sent = 0;
+    char wanted[64];
+
+    leave(f);
+    while (sent < 2 * PROCESS_RING_BYTES_MIN) {
+        while (credit < sizeof(output)) {
+            assert_true(fake_recv(&f->agent, &f->frame));
+            credit += credit_of(&f->frame);
+        }
+        fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, output, sizeof(output));
+        credit -= sizeof(output);
+        sent += sizeof(output);
+    }
+    ask(f, "?pid=7");
+    (void)snprintf(wanted, sizeof(wanted), "{\"type\":\"missed\",\"bytes\":%llu}\x82",
+                   (unsigned long long)(sent - PROCESS_RING_BYTES_MIN));
+    expect_shown(f, wanted);
 }
 
 static void test_not_a_terminal(void **state)
@@ -391,6 +440,8 @@ int main(void)
         PTY_TEST(test_stdin_is_closed_by_another),
         PTY_TEST(test_a_guest_that_reads_nothing),
         PTY_TEST(test_a_client_that_reads_nothing),
+        PTY_TEST(test_a_client_that_reads_on),
+        PTY_TEST(test_a_client_that_comes_late),
         PTY_TEST(test_not_a_terminal),
     };
 

@@ -121,6 +121,43 @@ static void test_streamed_run(void **state)
     expect_destroyed(f);
 }
 
+/* A file that is put in goes no faster than the guest takes it, and arrives whole. */
+static void test_large_file_is_put(void **state)
+{
+    static const char head[] = "{\"shell\":\"x\",\"files\":[{\"path\":\"/big\",\"content\":\"";
+    enum { SIZE = 5 * CHANNEL_WINDOW_BYTES + 9 };
+    struct fixture *f = *state;
+    struct buffer body = BUFFER_INIT(2 * MIB);
+    size_t got = 0, granted = CHANNEL_WINDOW_BYTES;
+
+    assert_int_equal(buffer_append_text(&body, head), 0);
+    for (size_t i = 0; i < SIZE; i++)
+        assert_int_equal(buffer_append(&body, &"0123456"[i % 7], 1), 0);
+    assert_int_equal(buffer_append_text(&body, "\"}]}"), 0);
+    request(f, "POST", "/v1/run", NULL, buffer_bytes(&body), body.size);
+    buffer_fini(&body);
+    uint32_t s = take_open(f);
+    while (got < SIZE) {
+        if (!fake_recv(&f->agent, &f->frame)) {
+            assert_int_equal(got, granted);
+            fake_send_u32(&f->agent, CHANNEL_CREDIT, s, CHANNEL_LANE_IN, CHANNEL_WINDOW_BYTES);
+            granted += CHANNEL_WINDOW_BYTES;
+            continue;
+        }
+        assert_int_equal(f->frame.h.type, CHANNEL_DATA);
+        for (size_t i = 0; i < f->frame.h.length; i++)
+            assert_int_equal(f->frame.payload[i], '0' + (got + i) % 7);
+        got += f->frame.h.length;
+    }
+    assert_true(fake_expect(&f->agent, CHANNEL_EOF, &f->frame));
+    fake_file_end(&f->agent, s, SIZE);
+    s = take_open(f);
+    fake_exec_info(&f->agent, s, 9);
+    fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 0);
+    cJSON_Delete(reply_json(f, 200));
+    expect_destroyed(f);
+}
+
 /* A large collected file goes out through the exchange's bounded queue. */
 static void test_streamed_large_file(void **state)
 {
@@ -140,8 +177,7 @@ static void test_streamed_large_file(void **state)
     for (uint64_t sent = 0; sent < total; sent += sizeof(block)) {
         while (credit < sizeof(block)) {
             assert_true(fake_expect(&f->agent, CHANNEL_CREDIT, &f->frame));
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
         }
         fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_IN, block, sizeof(block));
         credit -= sizeof(block);
@@ -350,6 +386,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         API_TEST(test_whole_run),
         API_TEST(test_streamed_run),
+        API_TEST(test_large_file_is_put),
         API_TEST(test_streamed_large_file),
         API_TEST(test_file_that_cannot_be_held),
         API_TEST(test_an_end_in_the_middle_of_news),

@@ -177,6 +177,60 @@ static void test_put_guest_lies(void **state)
     assert_false(f->sandbox.alive);
 }
 
+/* Both sides of the thread are filled to the brim, and all arrives. */
+static void test_put_large(void **state)
+{
+    enum { FILE_BYTES = 2 << 20 };
+    static uint8_t large[3 * FILE_BYTES];
+    struct fixture *f = *state;
+    size_t size = make_archive(large, sizeof(large), 2, FILE_BYTES), sent = 0;
+    uint64_t bytes = 0, granted = 0; /* of what has come */
+    char head[256];
+
+    connect_client(f);
+    int length =
+        snprintf(head, sizeof(head),
+                 "PUT %s?path=/x HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", TAR, size);
+    client_send(f, head, (size_t)length);
+    uint32_t s = take_tree(f, CHANNEL_OP_TREE_IN, "/x");
+    fake_send(&f->agent, CHANNEL_INFO, s, 0, NULL, 0);
+    f->frame.h.type = 0;
+    for (unsigned quiet = 0; f->frame.h.type != CHANNEL_EOF;) {
+        ssize_t n = send(f->client_fd, large + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent += n > 0 ? (size_t)n : 0;
+        if (fake_recv(&f->agent, &f->frame)) {
+            bytes += f->frame.h.type == CHANNEL_DATA ? f->frame.h.length : 0;
+            quiet = 0;
+        } else if (n <= 0 && ++quiet > 20) {
+            if (bytes > granted)
+                fake_send_u32(&f->agent, CHANNEL_CREDIT, s, 0, (uint32_t)(bytes - granted));
+            granted = bytes;
+            quiet = 0;
+        } else {
+            (void)usleep(100);
+        }
+    }
+    assert_true(bytes > 2 * FILE_BYTES);
+    send_tree_end(f, s, bytes, 2);
+    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    cJSON_Delete(reply_json(f, 200));
+}
+
+/* An archive that is none from its start: the client may still say all of it, for nothing, while
+ * the guest is asked what came of it. */
+static void test_put_skips_the_rest(void **state)
+{
+    static const uint8_t junk[2 << 20] = {1};
+    struct fixture *f = *state;
+
+    request(f, "PUT", TAR "?path=/x", NULL, junk, sizeof(junk));
+    uint32_t s = take_tree(f, CHANNEL_OP_TREE_IN, "/x");
+    fake_send(&f->agent, CHANNEL_INFO, s, 0, NULL, 0);
+    send_tree_end(f, s, take_lane(f, s), 0);
+    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    expect_error(f, 422, "archive_refused", "");
+}
+
 static void test_put_client_goes(void **state)
 {
     struct fixture *f = *state;
@@ -295,6 +349,45 @@ static void test_get_hostile(void **state)
     }
 }
 
+/* A client that reads nothing holds the guest back, and gets all when it reads on. */
+static void test_get_large(void **state)
+{
+    enum { BLOCKS = 256 };
+    static const uint8_t block[32 * KIB];
+    const uint64_t total = BLOCKS * sizeof(block);
+    struct fixture *f = *state;
+    uint32_t s = begin_get(f);
+    uint64_t left = CHANNEL_WINDOW_BYTES - 3 - ENTRY_BYTES("") - ENTRY_BYTES("big"), sent = 0;
+    int client_fd = f->client_fd;
+    bool is_whole = false;
+    char *body = NULL;
+    size_t size = 0;
+
+    send_entry(f, s, TREE_FILE, "big", total);
+    f->client_fd = -1;
+    for (unsigned quiet = 0; sent < total;) {
+        if (left >= sizeof(block)) {
+            fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_IN, block, sizeof(block));
+            left -= sizeof(block);
+            sent += sizeof(block);
+        } else if (fake_recv(&f->agent, &f->frame)) {
+            left += credit_of(&f->frame);
+            quiet = 0;
+        } else if (++quiet > 100) {
+            assert_true(sent < total / 2 || f->client_fd >= 0);
+            f->client_fd = client_fd;
+            turn(f);
+        } else {
+            (void)usleep(100);
+        }
+    }
+    assert_int_equal(f->client_fd, client_fd);
+    send_out_end(f, s, 3 + ENTRY_BYTES("") + ENTRY_BYTES("big") + total);
+    assert_true(EVENTUALLY(f, (free(body), body = reply_chunks(f, &size, &is_whole), is_whole)));
+    assert_int_equal(size, total + 3 * 512);
+    free(body);
+}
+
 /* The guest fails when the reply has begun: the connection is cut before the body's end. */
 static void test_get_fails_late(void **state)
 {
@@ -323,10 +416,13 @@ int main(void)
         API_TEST(test_put_refused),
         API_TEST(test_put_guest_fails),
         API_TEST(test_put_guest_lies),
+        API_TEST(test_put_large),
+        API_TEST(test_put_skips_the_rest),
         API_TEST(test_put_client_goes),
         API_TEST(test_get),
         API_TEST(test_get_refused),
         API_TEST(test_get_hostile),
+        API_TEST(test_get_large),
         API_TEST(test_get_fails_late),
     };
 

@@ -191,8 +191,7 @@ static void test_back_pressure(void **state)
         put_event(&w, CHANNEL_EVENT_MODIFIED, 0, "/a/file/that/is/changed/all/the/time", "");
     while (stuck < 100) {
         while (fake_recv(&f->agent, &f->frame))
-            credit += f->frame.payload[0] | (uint64_t)f->frame.payload[1] << 8 |
-                      (uint64_t)f->frame.payload[2] << 16;
+            credit += credit_of(&f->frame);
         stuck++;
         if (credit < w.used)
             continue;
