@@ -8,8 +8,9 @@
  * forgotten as soon as all followers have it. In the background nobody needs to follow, and the
  * ring keeps the newest bytes for those who come later.
  *
- * Counted: the table has a reference, and so has each follower and writer, so that output can be
- * read to its end when the sandbox is long gone.
+ * Counted: the table has a reference (of a session's command the session, while it runs), and so
+ * has each follower and writer, so that output can be read to its end when the sandbox is long
+ * gone.
  */
 #pragma once
 

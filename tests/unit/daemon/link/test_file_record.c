@@ -1,4 +1,5 @@
-/* What the agent says about files: every record of a hostile guest is judged. */
+/* What the agent says about files: every record of a hostile guest is judged. And modes, as clients
+ * give them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 
 #include "base/buffer.h"
 #include "cloche/limits.h"
+#include "daemon/link/file_mode.h"
 #include "daemon/link/file_record.h"
 #include "json/json_write.h"
 
@@ -186,13 +188,30 @@ static void test_json(void **state)
                 "\"uid\":1000,\"gid\":100,\"mtime\":null}");
 }
 
+static void test_modes(void **state)
+{
+    static const char *const bad[] = {"", "8", "644x", "-1", "+7", " 7", "10000", "0x1ff"};
+    struct error e = ERROR_INIT;
+    uint32_t mode = 0;
+
+    (void)state;
+    assert_int_equal(file_mode_parse(NULL, &mode, &e), 0);
+    assert_int_equal(mode, 0644);
+    assert_int_equal(file_mode_parse("755", &mode, &e), 0);
+    assert_int_equal(mode, 0755);
+    assert_int_equal(file_mode_parse("07777", &mode, &e), 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(file_mode_parse(bad[i], &mode, &e), -1);
+        assert_int_equal(e.code, ERR_INVALID_FIELD);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_long_names),
-        cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_long_names),
+        cmocka_unit_test(test_fields), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_modes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

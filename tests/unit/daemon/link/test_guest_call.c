@@ -1,4 +1,5 @@
-/* Calls to a guest that does not answer: whose turn it was decides whether it is given up. */
+/* Calls to the guest: which paths may be asked for; and one that does not answer, where it depends
+ * on whose turn it was whether it is given up. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,8 @@
 #include "daemon/link/guest_call.h"
 #include "tests/fake_agent.h"
 #include "tests/fake_clock.h"
+
+#define TEXT(t) (t), sizeof(t) - 1
 
 struct fixture {
     uv_loop_t loop;
@@ -257,15 +260,50 @@ static void test_ends(void **state)
     assert_int_equal(f->why.code, ERR_SANDBOX_GONE);
 }
 
+static void test_paths(void **state)
+{
+    static const struct {
+        const char *path;
+        size_t size;
+        int result;
+    } cases[] = {
+        {TEXT("/a"), 0},       {TEXT("/a..b/..c/d.."), 0},
+        {TEXT("/a/./b"), 0},   {TEXT(""), -1},
+        {TEXT("a"), -1},       {TEXT("/"), -1},
+        {TEXT("/a/"), -1},     {TEXT("/.."), -1},
+        {TEXT("/a/../b"), -1}, {TEXT("/a/.."), -1},
+        {TEXT("/a\0b"), -1},
+    };
+    char path[CHANNEL_PATH_MAX + 1];
+    struct error e = ERROR_INIT;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(guest_call_check_path(cases[i].path, cases[i].size, &e), cases[i].result);
+        if (cases[i].result != 0)
+            assert_int_equal(e.code, ERR_INVALID_PATH);
+    }
+    memset(path, 'x', sizeof(path));
+    path[0] = '/';
+    path[CHANNEL_PATH_MAX] = '\0';
+    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX - 1, &e), 0);
+    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX, &e), -1);
+}
+
 #define CALL_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CALL_TEST(test_guest_never_answers),       CALL_TEST(test_slow_guest_is_waited_for),
-        CALL_TEST(test_slow_client_is_waited_for), CALL_TEST(test_guest_takes_no_content),
-        CALL_TEST(test_guest_does_not_finish),     CALL_TEST(test_watch_may_be_silent),
-        CALL_TEST(test_watch_has_to_begin),        CALL_TEST(test_ends),
+        CALL_TEST(test_guest_never_answers),
+        CALL_TEST(test_slow_guest_is_waited_for),
+        CALL_TEST(test_slow_client_is_waited_for),
+        CALL_TEST(test_guest_takes_no_content),
+        CALL_TEST(test_guest_does_not_finish),
+        CALL_TEST(test_watch_may_be_silent),
+        CALL_TEST(test_watch_has_to_begin),
+        CALL_TEST(test_ends),
+        cmocka_unit_test(test_paths),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

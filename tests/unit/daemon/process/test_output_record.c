@@ -6,8 +6,6 @@
 
 #include <cmocka.h>
 
-#include "daemon/link/file_mode.h"
-#include "daemon/link/guest_call.h"
 #include "daemon/process/output_record.h"
 
 #define TEXT(t) (const uint8_t *)(t), sizeof(t) - 1
@@ -164,55 +162,6 @@ static void test_a_piece_of_control_characters_fits(void **state)
     tear_down(&f);
 }
 
-static void test_paths(void **state)
-{
-    static const struct {
-        const uint8_t *path;
-        size_t size;
-        int result;
-    } cases[] = {
-        {TEXT("/a"), 0},       {TEXT("/a..b/..c/d.."), 0},
-        {TEXT("/a/./b"), 0},   {TEXT(""), -1},
-        {TEXT("a"), -1},       {TEXT("/"), -1},
-        {TEXT("/a/"), -1},     {TEXT("/.."), -1},
-        {TEXT("/a/../b"), -1}, {TEXT("/a/.."), -1},
-        {TEXT("/a\0b"), -1},
-    };
-    char path[CHANNEL_PATH_MAX + 1];
-    struct error e = ERROR_INIT;
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_int_equal(guest_call_check_path((const char *)cases[i].path, cases[i].size, &e),
-                         cases[i].result);
-        if (cases[i].result != 0)
-            assert_int_equal(e.code, ERR_INVALID_PATH);
-    }
-    memset(path, 'x', sizeof(path));
-    path[0] = '/';
-    path[CHANNEL_PATH_MAX] = '\0';
-    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX - 1, &e), 0);
-    assert_int_equal(guest_call_check_path(path, CHANNEL_PATH_MAX, &e), -1);
-}
-
-static void test_modes(void **state)
-{
-    static const char *const bad[] = {"", "8", "644x", "-1", "+7", " 7", "10000", "0x1ff"};
-    struct error e = ERROR_INIT;
-    uint32_t mode = 0;
-
-    (void)state;
-    assert_int_equal(file_mode_parse(NULL, &mode, &e), 0);
-    assert_int_equal(mode, 0644);
-    assert_int_equal(file_mode_parse("755", &mode, &e), 0);
-    assert_int_equal(mode, 0755);
-    assert_int_equal(file_mode_parse("07777", &mode, &e), 0);
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(file_mode_parse(bad[i], &mode, &e), -1);
-        assert_int_equal(e.code, ERR_INVALID_FIELD);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,8 +171,6 @@ int main(void)
         cmocka_unit_test(test_what_is_held_back),
         cmocka_unit_test(test_missed),
         cmocka_unit_test(test_a_piece_of_control_characters_fits),
-        cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_modes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
