@@ -37,6 +37,7 @@ enum json_type {
     JSON_STRING,  /* const char *, inside the tree. Its bytes */
     JSON_BOOL,    /* bool */
     JSON_INTEGER, /* int64_t. The value; within +-JSON_INTEGER_MAX */
+    JSON_NUMBER,  /* double, with or without a fraction. The value */
     JSON_OBJECT,  /* const cJSON *, any object */
     JSON_ARRAY,   /* const cJSON *, any array. The number of its elements */
     JSON_STRINGS, /* const cJSON *, an array of strings. The number of its elements */

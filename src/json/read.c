@@ -49,6 +49,19 @@ static int check_integer(const struct place *p)
                      p->where, p->field->name, p->field->min, p->field->max, value);
 }
 
+static int check_number(const struct place *p)
+{
+    if (!cJSON_IsNumber(p->item))
+        return wrong_type(p, "a number");
+    double value = p->item->valuedouble;
+    if (value >= (double)p->field->min && value <= (double)p->field->max)
+        return 0;
+    return error_set(p->e, ERR_INVALID_FIELD,
+                     "the field \"%s%s\" must be a number from %" PRId64 " to %" PRId64
+                     ", not %.15g",
+                     p->where, p->field->name, p->field->min, p->field->max, value);
+}
+
 static int check_count(const struct place *p, const char *of_what)
 {
     uint64_t count = (uint64_t)cJSON_GetArraySize(p->item);
@@ -96,6 +109,8 @@ static int check_field(const struct place *p)
         return cJSON_IsBool(p->item) ? 0 : wrong_type(p, "true or false");
     case JSON_INTEGER:
         return check_integer(p);
+    case JSON_NUMBER:
+        return check_number(p);
     case JSON_OBJECT:
         return cJSON_IsObject(p->item) ? 0 : wrong_type(p, "an object");
     case JSON_ARRAY:
@@ -127,6 +142,9 @@ static void store(const struct json_field *field, const cJSON *item, void *ret_s
     case JSON_INTEGER:
         *(int64_t *)to = (int64_t)item->valuedouble;
         break;
+    case JSON_NUMBER:
+        *(double *)to = item->valuedouble;
+        break;
     case JSON_OBJECT:
     case JSON_ARRAY:
     case JSON_STRINGS:
@@ -146,7 +164,7 @@ static void check_table(const struct json_field *fields, size_t count)
 
         assert(f->min <= f->max && f->max <= JSON_INTEGER_MAX && f->min >= -JSON_INTEGER_MAX);
         assert(f->type == JSON_BOOL || f->type == JSON_OBJECT || f->type == JSON_INTEGER ||
-               (f->min >= 0 && f->max > 0));
+               f->type == JSON_NUMBER || (f->min >= 0 && f->max > 0));
         assert(!is_strings || f->item_max > 0);
     }
 }

@@ -185,6 +185,7 @@ struct request {
     const char *name;
     bool warm;
     int64_t count;
+    double factor;
     const cJSON *network;
     const cJSON *files;
     const cJSON *argv;
@@ -195,6 +196,7 @@ static const struct json_field fields[] = {
     {"name", JSON_STRING, true, 1, 8, 0, offsetof(struct request, name)},
     {"warm", JSON_BOOL, false, 0, 0, 0, offsetof(struct request, warm)},
     {"count", JSON_INTEGER, false, -5, JSON_INTEGER_MAX, 0, offsetof(struct request, count)},
+    {"factor", JSON_NUMBER, false, 1, 64, 0, offsetof(struct request, factor)},
     {"network", JSON_OBJECT, false, 0, 0, 0, offsetof(struct request, network)},
     {"files", JSON_ARRAY, false, 0, 2, 0, offsetof(struct request, files)},
     {"argv", JSON_STRINGS, false, 1, 3, 4, offsetof(struct request, argv)},
@@ -232,6 +234,12 @@ static void fields_are_read(void **state)
     assert_int_equal(read_fields("{\"name\":\"a\",\"count\":-5.0e0}", &r, &tree, &e), 0);
     assert_int_equal(r.count, -5);
     json_free(&tree);
+    assert_int_equal(read_fields("{\"name\":\"a\",\"factor\":1.25}", &r, &tree, &e), 0);
+    assert_true(r.factor == 1.25);
+    json_free(&tree);
+    assert_int_equal(read_fields("{\"name\":\"a\",\"factor\":64}", &r, &tree, &e), 0);
+    assert_true(r.factor == 64);
+    json_free(&tree);
 }
 
 static void bad_fields_are_refused(void **state)
@@ -257,6 +265,9 @@ static void bad_fields_are_refused(void **state)
         {"{\"name\":\"x\",\"count\":9007199254740993}", ERR_INVALID_FIELD, "count"},
         {"{\"name\":\"x\",\"count\":1e300}", ERR_INVALID_FIELD, "1e+300"},
         {"{\"name\":\"x\",\"count\":-1e300}", ERR_INVALID_FIELD, "-1e+300"},
+        {"{\"name\":\"x\",\"factor\":true}", ERR_INVALID_FIELD, "a number, not"},
+        {"{\"name\":\"x\",\"factor\":0.9}", ERR_INVALID_FIELD, "from 1 to 64, not 0.9"},
+        {"{\"name\":\"x\",\"factor\":64.5}", ERR_INVALID_FIELD, "not 64.5"},
         {"{\"name\":\"x\",\"network\":[]}", ERR_INVALID_FIELD, "an object, not an array"},
         {"{\"name\":\"x\",\"files\":{}}", ERR_INVALID_FIELD, "an array, not an object"},
         {"{\"name\":\"x\",\"files\":[1,2,3]}", ERR_INVALID_FIELD, "0 to 2 elements, not 3"},
