@@ -15,7 +15,7 @@
 #include "daemon/api/common/api.h"
 #include "daemon/machine/machine.h"
 #include "daemon/machine/priv_link.h"
-#include "daemon/machine/shape.h"
+#include "daemon/machine/shape_set.h"
 #include "daemon/machine/template.h"
 #include "daemon/process/process_table.h"
 #include "daemon/sandbox/sandbox_table.h"
@@ -146,7 +146,7 @@ static void warm_one(struct role *r, const char *name)
     if (key.template == NULL)
         on_warm(r, &e);
     else
-        shape_keep_warm(r->shapes, &key, on_warm, r);
+        shape_set_keep_warm(r->shapes, &key, on_warm, r);
 }
 
 static void warm_all(struct role *r)
@@ -184,8 +184,7 @@ static void share_settings(struct role *r)
                                         .default_timeout_s = s->default_timeout_s,
                                         .max_sandboxes = s->max_sandboxes,
                                         .max_vcpus = s->max_vcpus,
-                                        .max_mem_mib = s->max_mem_mib,
-                                        .reserve_mem_mib = s->reserve_mem_mib};
+                                        .max_mem_mib = s->max_mem_mib};
     (void)snprintf(r->limits.default_template, sizeof(r->limits.default_template), "%s",
                    choose_default(r));
     r->machine = (struct machine){.loop = &r->loop,
@@ -195,7 +194,10 @@ static void share_settings(struct role *r)
                                   .tmp_fd = HANDOVER_DAEMON_TMP,
                                   .boot_timeout_s = s->boot_timeout_s,
                                   .pool_min = s->pool_min,
-                                  .pool_max = s->pool_max};
+                                  .pool_max = s->pool_max,
+                                  .host_mem_mib = s->host_mem_mib,
+                                  .reserve_mem_mib = s->reserve_mem_mib,
+                                  .overcommit_percent = s->overcommit_percent};
 }
 
 static int read_config(struct settings *s, const struct handover_settings *h, struct error *e)

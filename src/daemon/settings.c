@@ -20,7 +20,9 @@ void settings_init(struct settings *s)
                            .max_sandboxes = SANDBOX_COUNT_MAX / 2,
                            .max_vcpus = cpus > 0 ? (uint32_t)cpus : 1,
                            .max_mem_mib = SANDBOX_MEM_MIB_MAX,
+                           .host_mem_mib = (uint32_t)host_mib,
                            .reserve_mem_mib = 512,
+                           .overcommit_percent = 100,
                            .pool_min = 2,
                            .pool_max = 16,
                            .boot_timeout_s = 120};
@@ -36,6 +38,7 @@ struct values {
     const char *default_template;
     int64_t default_vcpus, default_mem_mib, default_disk_mib, default_timeout_s, max_sandboxes,
         max_vcpus, max_mem_mib, reserve_mem_mib, pool_min, pool_max, boot_timeout_s;
+    double memory_overcommit;
     const cJSON *warm;
 };
 
@@ -83,6 +86,11 @@ int settings_parse(struct settings *s, const char *text, size_t size, struct err
         INTEGER(max_vcpus, 1, SANDBOX_VCPUS_MAX), /* more than the host has, if it is said */
         INTEGER(max_mem_mib, SANDBOX_MEM_MIB_MIN, s->max_mem_mib),
         INTEGER(reserve_mem_mib, 0, 1 << 20),
+        {.name = "memory_overcommit",
+         .type = JSON_NUMBER,
+         .min = 1,
+         .max = 64,
+         .offset = offsetof(struct values, memory_overcommit)},
         INTEGER(pool_min, 0, 256),
         INTEGER(pool_max, 0, 256),
         INTEGER(boot_timeout_s, 1, 3600),
@@ -101,6 +109,7 @@ int settings_parse(struct settings *s, const char *text, size_t size, struct err
                        .max_vcpus = s->max_vcpus,
                        .max_mem_mib = s->max_mem_mib,
                        .reserve_mem_mib = s->reserve_mem_mib,
+                       .memory_overcommit = s->overcommit_percent / 100.0,
                        .pool_min = s->pool_min,
                        .pool_max = s->pool_max,
                        .boot_timeout_s = s->boot_timeout_s};
@@ -120,7 +129,9 @@ int settings_parse(struct settings *s, const char *text, size_t size, struct err
                               .max_sandboxes = (uint32_t)v.max_sandboxes,
                               .max_vcpus = (uint32_t)v.max_vcpus,
                               .max_mem_mib = (uint32_t)v.max_mem_mib,
+                              .host_mem_mib = s->host_mem_mib,
                               .reserve_mem_mib = (uint32_t)v.reserve_mem_mib,
+                              .overcommit_percent = (uint32_t)(v.memory_overcommit * 100 + 0.5),
                               .pool_min = (uint32_t)v.pool_min,
                               .pool_max = (uint32_t)v.pool_max,
                               .boot_timeout_s = (uint32_t)v.boot_timeout_s};

@@ -1,7 +1,6 @@
 #include "daemon/machine/boot.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,62 +20,84 @@
 #define PROGRESS_MS 5000u
 
 /*
- * Steps, each ending in a callback that starts the next: format (mke2fs as a child process), boot
- * (a monitor), save (a worker thread). `owner_gone` lets a step run out with nobody to tell.
+ * Steps, each ending in a callback that starts the next. Who has cancelled it is told nothing; the
+ * step under way runs out (a monitor is killed), and behind it all is freed.
  */
+enum boot_state {
+    BOOT_PREPARING,  /* a worker makes files and memory */
+    BOOT_FORMATTING, /* mke2fs, a child process */
+    BOOT_RUNNING,    /* the monitor, until its guest has parked */
+    BOOT_PARKED,     /* the monitor, until it has left all behind and ended */
+    BOOT_SAVING,     /* a worker writes it to disk */
+};
+
 struct boot {
     const struct machine *machine;
     const struct template *template;
     struct snapshot_key key;
-    struct snapshot snapshot;
     boot_done_fn done;
     void *context;
-    bool owner_gone;
-    bool parked;
-    bool timed_out;
+    enum boot_state state;
+    bool cancelled;
     uint64_t started_ns;
-    char scratch_name[SNAPSHOT_NAME_MAX + 16];
+    struct snapshot snapshot;
     int initrd_fd;
-    struct monitor *monitor;
-    uv_process_t mke2fs;
-    uv_timer_t timer;
-    uv_work_t save;
-    struct error error; /* of the step that failed; code ERR_NONE as long as all is well */
+    struct monitor *monitor; /* RUNNING, PARKED */
+    uv_process_t mke2fs;     /* FORMATTING */
+    uv_timer_t timer;        /* RUNNING, PARKED */
+    uv_work_t work;          /* PREPARING, SAVING */
+    struct error error;      /* of the step that failed; code ERR_NONE as long as all is well */
+    struct error not_saved;  /* the same of what can fail and do no harm */
 };
 
+static void free_work(uv_work_t *work)
+{
+    struct boot *b = work->data;
+
+    snapshot_fini(&b->snapshot);
+    fd_close(&b->initrd_fd);
+}
+
+static void free_done(uv_work_t *work, int status)
+{
+    (void)status;
+    free(work->data);
+}
+
+/* In a worker: the memory of a guest that failed to boot takes the kernel a while. */
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct boot *b = handle->data;
 
-    snapshot_fini(&b->snapshot);
-    fd_close(&b->initrd_fd);
-    free(b);
+    (void)uv_queue_work(b->machine->loop, &b->work, free_work, free_done);
 }
 
 /* The last step: tells the owner and frees everything. */
 static void finish(struct boot *b)
 {
-    if (b->scratch_name[0] != '\0')
-        (void)unlinkat(b->machine->tmp_fd, b->scratch_name, 0);
-    if (!b->owner_gone) {
-        if (b->error.code == ERR_NONE) {
-            const struct snapshot given = b->snapshot;
+    if (!b->cancelled && b->error.code == ERR_NONE) {
+        const struct snapshot given = b->snapshot;
 
-            b->snapshot = (struct snapshot)SNAPSHOT_INIT;
-            b->done(&given, NULL, b->context);
-        } else {
-            b->done(NULL, &b->error, b->context);
-        }
+        b->snapshot = (struct snapshot)SNAPSHOT_INIT;
+        b->done(&given, NULL, b->context);
+    } else if (!b->cancelled) {
+        b->done(NULL, &b->error, b->context);
     }
     uv_close((uv_handle_t *)&b->timer, on_timer_closed);
 }
 
+/* --- save --------------------------------------------------------------------------------------
+ */
+
+/* What was not sealed must not be given out; what was not saved works from memory all the same, and
+ * only the next start of the daemon has to boot again. */
 static void save_work(uv_work_t *work)
 {
     struct boot *b = work->data;
 
-    if (snapshot_save(&b->snapshot, &b->key, b->machine->snapshots_fd, &b->error) != 0)
-        (void)error_wrap(&b->error, "snapshot %s", b->key.name);
+    if (snapshot_seal(&b->snapshot, &b->error) == 0 &&
+        snapshot_save(&b->snapshot, &b->key, b->machine->snapshots_fd, &b->not_saved) != 0)
+        (void)error_wrap(&b->not_saved, "snapshot %s", b->key.name);
 }
 
 static void save_done(uv_work_t *work, int status)
@@ -84,37 +105,35 @@ static void save_done(uv_work_t *work, int status)
     struct boot *b = work->data;
 
     (void)status;
-    if (b->error.code != ERR_NONE) {
-        /* It works from memory all the same; only the next start of the daemon has to boot again.
-         */
-        log_failure(&b->error, "a snapshot cannot be kept on disk");
-        b->error = (struct error)ERROR_INIT;
-    } else {
+    if (b->not_saved.code != ERR_NONE)
+        log_failure(&b->not_saved, "a snapshot cannot be kept on disk");
+    else if (b->error.code == ERR_NONE)
         log_info("template %s: %u vCPU, %u MiB memory, %u MiB disk is ready after %.1f s",
                  b->template->name, b->key.vcpus, b->key.mem_mib, b->key.disk_mib,
                  (double)(clock_mono_ns() - b->started_ns) / 1e9);
-    }
     finish(b);
 }
+
+/* --- boot --------------------------------------------------------------------------------------
+ */
 
 static void on_parked(struct monitor *m, void *context)
 {
     struct boot *b = context;
 
     (void)m;
-    b->parked = true;
+    b->state = BOOT_PARKED;
 }
 
 static void on_built(struct monitor *m, void *context)
 {
-    struct boot *b = context;
     struct error e = ERROR_INIT;
 
+    (void)context;
     if (monitor_go(m, NULL, &e) != 0) {
         log_failure(&e, "a monitor that was to boot");
         monitor_kill(m);
     }
-    (void)b;
 }
 
 static void on_exited(struct monitor *m, const struct monitor_end *end, void *context)
@@ -123,23 +142,19 @@ static void on_exited(struct monitor *m, const struct monitor_end *end, void *co
     char text[VMM_TEXT_MAX + 128];
 
     (void)m;
-    b->monitor = NULL;
     (void)uv_timer_stop(&b->timer);
     monitor_end_text(end, text, sizeof(text));
-    if (b->timed_out) {
-        (void)error_set(&b->error, ERR_BOOT_TIMEOUT, "template %s did not boot within %u s",
-                        b->template->name, b->machine->boot_timeout_s);
-        (void)error_remedy(&b->error, "raise boot_timeout_s in the configuration");
-    } else if (!b->parked) {
+    if (b->error.code == ERR_NONE && b->state != BOOT_PARKED) {
         (void)error_set(&b->error, ERR_BOOT_FAILED, "template %s did not boot: %.300s",
                         b->template->name, text);
         (void)error_cause(&b->error, "%.250s", strlen(text) > 300 ? text + 300 : "");
-    } else if (snapshot_seal(&b->snapshot, &b->error) == 0) {
-        b->save.data = b;
-        if (uv_queue_work(b->machine->loop, &b->save, save_work, save_done) == 0)
-            return;
     }
-    finish(b);
+    if (b->error.code != ERR_NONE || b->cancelled) {
+        finish(b);
+        return;
+    }
+    b->state = BOOT_SAVING;
+    (void)uv_queue_work(b->machine->loop, &b->work, save_work, save_done);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -148,7 +163,10 @@ static void on_tick(uv_timer_t *timer)
     uint64_t seconds = (clock_mono_ns() - b->started_ns) / NS_PER_S;
 
     if (seconds >= b->machine->boot_timeout_s) {
-        b->timed_out = true;
+        (void)uv_timer_stop(timer);
+        (void)error_set(&b->error, ERR_BOOT_TIMEOUT, "template %s did not boot within %u s",
+                        b->template->name, b->machine->boot_timeout_s);
+        (void)error_remedy(&b->error, "raise boot_timeout_s in the configuration");
         monitor_kill(b->monitor);
     } else {
         log_info("template %s: still booting (%llu s)", b->template->name,
@@ -160,11 +178,6 @@ static int start_monitor(struct boot *b, struct error *e)
 {
     static const struct monitor_events events = {
         .built = on_built, .parked = on_parked, .exited = on_exited};
-    size_t size = (size_t)(embed_initramfs_end - embed_initramfs);
-
-    b->initrd_fd = memfd_create("cloche-initramfs", MFD_CLOEXEC);
-    if (b->initrd_fd < 0 || fd_write_full(b->initrd_fd, embed_initramfs, size) != 0)
-        return error_errno(e, errno, "cannot hold the guest's initramfs in memory");
     const struct monitor_spec spec = {.mode = VMM_MODE_BOOT,
                                       .vcpus = b->key.vcpus,
                                       .mem_mib = b->key.mem_mib,
@@ -178,17 +191,19 @@ static int start_monitor(struct boot *b, struct error *e)
     b->monitor = monitor_start(b->machine, &spec, &events, b, e);
     if (b->monitor == NULL)
         return -1;
+    b->state = BOOT_RUNNING;
     (void)uv_timer_start(&b->timer, on_tick, PROGRESS_MS, PROGRESS_MS);
     return 0;
 }
+
+/* --- format ------------------------------------------------------------------------------------
+ */
 
 static void on_mke2fs_closed(uv_handle_t *handle)
 {
     struct boot *b = handle->data;
 
-    if (b->owner_gone && b->error.code == ERR_NONE)
-        (void)error_set(&b->error, ERR_SHUTTING_DOWN, "the daemon stops");
-    if (b->error.code != ERR_NONE || start_monitor(b, &b->error) != 0)
+    if (b->cancelled || b->error.code != ERR_NONE || start_monitor(b, &b->error) != 0)
         finish(b);
 }
 
@@ -207,7 +222,7 @@ static void on_mke2fs_exit(uv_process_t *process, int64_t status, int signal)
  * No journal and no checksums: the disk dies with the sandbox, and a guest kernel that is
  * interpreted would pay for both. The whole disk is the sandbox's, so nothing is reserved for root.
  */
-static int start_mke2fs(struct boot *b, struct error *e)
+static void start_mke2fs(struct boot *b)
 {
     /* clang-format off */
     static const char *const args[] = {
@@ -227,58 +242,72 @@ static int start_mke2fs(struct boot *b, struct error *e)
                                           .stdio = stdio,
                                           .stdio_count = 4};
 
+    b->state = BOOT_FORMATTING;
     b->mke2fs.data = b;
     int status = uv_spawn(b->machine->loop, &b->mke2fs, &options);
     if (status != 0) {
-        (void)error_set(e, ERR_INTERNAL, "mke2fs cannot be started");
-        (void)error_cause(e, "%s", uv_strerror(status));
-        return error_remedy(e, "install the package e2fsprogs");
+        (void)error_set(&b->error, ERR_INTERNAL, "mke2fs cannot be started");
+        (void)error_cause(&b->error, "%s", uv_strerror(status));
+        (void)error_remedy(&b->error, "install the package e2fsprogs");
+        uv_close((uv_handle_t *)&b->mke2fs, on_mke2fs_closed);
     }
-    return 0;
+}
+
+/* --- prepare -----------------------------------------------------------------------------------
+ */
+
+static void prepare_work(uv_work_t *work)
+{
+    struct boot *b = work->data;
+    size_t size = (size_t)(embed_initramfs_end - embed_initramfs);
+
+    if (snapshot_prepare(&b->snapshot, &b->key, b->machine->tmp_fd, &b->error) != 0)
+        return;
+    b->initrd_fd = memfd_create("cloche-initramfs", MFD_CLOEXEC);
+    if (b->initrd_fd < 0 || fd_write_full(b->initrd_fd, embed_initramfs, size) != 0)
+        (void)error_errno(&b->error, errno, "cannot hold the guest's initramfs in memory");
+}
+
+static void prepare_done(uv_work_t *work, int status)
+{
+    struct boot *b = work->data;
+
+    (void)status;
+    if (b->cancelled || b->error.code != ERR_NONE)
+        finish(b);
+    else
+        start_mke2fs(b);
 }
 
 struct boot *boot_start(const struct machine *machine, const struct template *t,
-                        const struct snapshot_key *key, boot_done_fn done, void *context,
-                        struct error *e)
+                        const struct snapshot_key *key, boot_done_fn done, void *context)
 {
     struct boot *b = calloc(1, sizeof(*b));
 
-    if (b == NULL) {
-        (void)error_errno(e, ENOMEM, "cannot boot template %s", t->name);
+    if (b == NULL)
         return NULL;
-    }
     *b = (struct boot){.machine = machine,
                        .template = t,
                        .key = *key,
                        .snapshot = SNAPSHOT_INIT,
                        .done = done,
                        .context = context,
+                       .state = BOOT_PREPARING,
                        .started_ns = clock_mono_ns(),
                        .initrd_fd = -1};
-    (void)snprintf(b->scratch_name, sizeof(b->scratch_name), "boot-%s", key->name);
-    (void)unlinkat(machine->tmp_fd, b->scratch_name, 0);
     (void)uv_timer_init(machine->loop, &b->timer);
     b->timer.data = b;
+    b->work.data = b;
     log_info(
         "template %s: booting for %u vCPU, %u MiB memory, %u MiB disk (once; later ones restore)",
         t->name, key->vcpus, key->mem_mib, key->disk_mib);
-    if (snapshot_prepare(&b->snapshot, key, machine->tmp_fd, b->scratch_name, e) == 0 &&
-        start_mke2fs(b, e) == 0)
-        return b;
-    b->owner_gone = true;
-    b->error = *e;
-    if (b->mke2fs.data != NULL) /* uv_spawn failed: its handle still wants closing */
-        uv_close((uv_handle_t *)&b->mke2fs, on_mke2fs_closed);
-    else
-        finish(b);
-    return NULL;
+    (void)uv_queue_work(machine->loop, &b->work, prepare_work, prepare_done);
+    return b;
 }
 
 void boot_cancel(struct boot *b)
 {
-    if (b == NULL)
-        return;
-    b->owner_gone = true;
-    if (b->monitor != NULL)
+    b->cancelled = true;
+    if (b->state == BOOT_RUNNING || b->state == BOOT_PARKED)
         monitor_kill(b->monitor);
 }

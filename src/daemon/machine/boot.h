@@ -5,8 +5,6 @@
  */
 #pragma once
 
-#include <stdint.h>
-
 #include "base/error.h"
 #include "daemon/machine/snapshot_store.h"
 
@@ -17,10 +15,10 @@ struct template;
 /* `snapshot` is the receiver's now; on failure it is NULL and `e` says why. */
 typedef void (*boot_done_fn)(const struct snapshot *snapshot, const struct error *e, void *context);
 
-/* Starts it; `done` is called once, later. */
+/* Starts it; `done` is called once, later. NULL when memory is short. */
 struct boot *boot_start(const struct machine *machine, const struct template *t,
-                        const struct snapshot_key *key, boot_done_fn done, void *context,
-                        struct error *e) __attribute__((warn_unused_result));
+                        const struct snapshot_key *key, boot_done_fn done, void *context)
+    __attribute__((warn_unused_result));
 
 /* The daemon stops: `done` is not called any more; the rest is cleaned up by itself. */
 void boot_cancel(struct boot *b);

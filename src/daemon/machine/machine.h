@@ -18,4 +18,7 @@ struct machine {
     uint32_t boot_timeout_s; /* a template's first boot */
     uint32_t pool_min;       /* shells kept of each warm shape */
     uint32_t pool_max;       /* and at most, when demand is high */
+    uint32_t host_mem_mib;   /* what the host has, and what of it no guest is promised */
+    uint32_t reserve_mem_mib;
+    uint32_t overcommit_percent; /* how much of the rest may be promised: 100 is each byte once */
 };

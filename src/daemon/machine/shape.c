@@ -1,107 +1,178 @@
 #include "daemon/machine/shape.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/queue.h>
+#include <uv.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/machine/boot.h"
 #include "daemon/machine/fingerprint.h"
 #include "daemon/machine/machine.h"
-#include "daemon/machine/shape_private.h"
+#include "daemon/machine/pool.h"
+#include "daemon/machine/snapshot_store.h"
 #include "daemon/machine/template.h"
 
-void shape_answer(struct shape_request *r, struct monitor *m, enum shape_origin origin,
-                  const struct error *e)
+enum shape_state { SHAPE_ABSENT, SHAPE_LOADING, SHAPE_BOOTING, SHAPE_READY };
+
+struct shape_request {
+    TAILQ_ENTRY(shape_request) link;
+    struct shape *shape;
+    enum shape_origin origin;
+    shape_given_fn given;
+    void *context;
+};
+
+struct shape {
+    const struct machine *machine;
+    struct shape_key key;
+    shape_changed_fn changed;
+    void *context;
+    enum shape_state state;
+    bool stopping;
+    uint64_t asked_ns;
+    struct snapshot_key snapshot_key;
+    struct snapshot snapshot; /* READY */
+    uv_work_t load;           /* LOADING */
+    struct error load_error;
+    int load_result;
+    struct boot *boot; /* BOOTING */
+    struct pool pool;
+    TAILQ_HEAD(, shape_request) requests;
+    unsigned request_count;
+    bool warming; /* `warm` is to be called */
+    shape_warm_fn warm;
+    void *warm_context;
+};
+
+/* --- requests ----------------------------------------------------------------------------------
+ */
+
+static void remove_request(struct shape_request *r)
 {
     TAILQ_REMOVE(&r->shape->requests, r, link);
     r->shape->request_count--;
-    r->given(m, origin, e, r->context);
-    free(r);
 }
 
-static void fail_all(struct shape *s, const struct error *e)
+static void answer_first(struct shape *s, struct monitor *m, const struct error *e)
 {
-    struct shape_request *r;
+    struct shape_request *r = TAILQ_FIRST(&s->requests);
 
-    while ((r = TAILQ_FIRST(&s->requests)) != NULL)
-        shape_answer(r, NULL, r->origin, e);
-    if (s->warm != NULL) {
-        s->warm(s->warm_context, e);
-        s->warm = NULL;
-    }
+    remove_request(r);
+    r->given(m, r->origin, e, r->context);
+    free(r);
 }
 
 void shape_request_cancel(struct shape_request *r)
 {
     if (r == NULL)
         return;
-    TAILQ_REMOVE(&r->shape->requests, r, link);
-    r->shape->request_count--;
+    remove_request(r);
     free(r);
 }
 
-static void check_warm(struct shape *s)
+static void tell_warm(struct shape *s, const struct error *e)
 {
-    if (s->warm != NULL && s->idle_count >= s->minimum) {
-        s->warm(s->warm_context, NULL);
-        s->warm = NULL;
-    }
+    if (!s->warming)
+        return;
+    s->warming = false;
+    s->warm(s->warm_context, e);
+}
+
+static void fail_all(struct shape *s, const struct error *e)
+{
+    while (s->request_count > 0)
+        answer_first(s, NULL, e);
+    tell_warm(s, e);
+}
+
+struct monitor *shape_take(struct shape *s)
+{
+    if (s->request_count > 0)
+        return NULL;
+    s->asked_ns = clock_mono_ns();
+    return pool_take(&s->pool);
+}
+
+struct shape_request *shape_wait(struct shape *s, shape_given_fn given, void *context)
+{
+    struct shape_request *r = calloc(1, sizeof(*r));
+
+    if (r == NULL)
+        return NULL;
+    *r = (struct shape_request){.shape = s,
+                                .origin = s->state == SHAPE_BOOTING ? SHAPE_BOOTED : SHAPE_COLD,
+                                .given = given,
+                                .context = context};
+    TAILQ_INSERT_TAIL(&s->requests, r, link);
+    s->request_count++;
+    s->asked_ns = clock_mono_ns();
+    return r;
+}
+
+/* --- the snapshot ------------------------------------------------------------------------------
+ */
+
+static void fail_load(struct shape *s, const struct error *e)
+{
+    s->state = SHAPE_ABSENT;
+    log_failure(e, "snapshot");
+    fail_all(s, e);
 }
 
 static void on_boot_done(const struct snapshot *snapshot, const struct error *e, void *context)
 {
     struct shape *s = context;
 
-    s->boot = NULL;
     if (snapshot != NULL) {
         s->snapshot = *snapshot;
         s->state = SHAPE_READY;
-        shape_pump(s);
     } else {
-        s->state = SHAPE_ABSENT;
-        log_failure(e, "boot");
-        fail_all(s, e);
+        fail_load(s, e);
     }
+    s->changed(s->context);
 }
 
 static void start_boot(struct shape *s)
 {
-    struct error e = ERROR_INIT;
+    const struct error e = {.code = ERR_INTERNAL, .message = "out of memory"};
     struct shape_request *r;
 
     s->state = SHAPE_BOOTING;
     TAILQ_FOREACH (r, &s->requests, link)
         r->origin = SHAPE_BOOTED;
-    s->boot = boot_start(s->set->machine, s->key.template, &s->snapshot_key, on_boot_done, s, &e);
+    s->boot = boot_start(s->machine, s->key.template, &s->snapshot_key, on_boot_done, s);
     if (s->boot == NULL)
-        on_boot_done(NULL, &e, s);
+        fail_load(s, &e);
 }
 
 static void load_work(uv_work_t *work)
 {
     struct shape *s = work->data;
 
-    s->load_result = snapshot_load(&s->snapshot, &s->snapshot_key, s->set->machine->snapshots_fd,
-                                   &s->load_error);
+    fingerprint_shape(s->machine->templates, s->key.template, s->snapshot_key.fingerprint,
+                      sizeof(s->snapshot_key.fingerprint));
+    s->load_result =
+        snapshot_load(&s->snapshot, &s->snapshot_key, s->machine->snapshots_fd, &s->load_error);
 }
 
+/* Nothing takes the work back: the daemon that stops waits for it, and this sees it. */
 static void load_done(uv_work_t *work, int status)
 {
     struct shape *s = work->data;
 
     (void)status;
-    if (s->set->stopping) {
-        s->state = SHAPE_ABSENT;
-    } else if (s->load_result == 0) {
+    if (s->load_result == 0)
         s->state = SHAPE_READY;
-        shape_pump(s);
-    } else if (s->load_result > 0) {
-        start_boot(s);
-    } else {
+    else if (s->stopping)
         s->state = SHAPE_ABSENT;
-        log_failure(&s->load_error, "snapshot");
-        fail_all(s, &s->load_error);
-    }
+    else if (s->load_result > 0)
+        start_boot(s);
+    else
+        fail_load(s, &s->load_error);
+    s->changed(s->context);
 }
 
 static void start_load(struct shape *s)
@@ -109,195 +180,210 @@ static void start_load(struct shape *s)
     s->state = SHAPE_LOADING;
     s->load_error = (struct error)ERROR_INIT;
     s->load.data = s;
-    fingerprint_shape(s->set->machine->templates, s->key.template, s->snapshot_key.fingerprint,
-                      sizeof(s->snapshot_key.fingerprint));
-    (void)uv_queue_work(s->set->machine->loop, &s->load, load_work, load_done);
+    (void)uv_queue_work(s->machine->loop, &s->load, load_work, load_done);
 }
 
-void shape_pump(struct shape *s)
+struct discard {
+    uv_work_t work;
+    struct snapshot snapshot;
+};
+
+static void discard_work(uv_work_t *work)
 {
-    if (s->set->stopping)
+    struct discard *d = work->data;
+
+    snapshot_fini(&d->snapshot);
+}
+
+static void discard_done(uv_work_t *work, int status)
+{
+    (void)status;
+    free(work->data);
+}
+
+/* In a worker: the kernel takes a while over gigabytes of pages. */
+void shape_unload(struct shape *s)
+{
+    struct discard *d = s->state == SHAPE_READY ? calloc(1, sizeof(*d)) : NULL;
+
+    if (d == NULL)
         return;
-    if (s->state == SHAPE_ABSENT && (s->request_count > 0 || s->minimum > 0)) {
+    assert(!shape_load(s).in_use);
+    s->state = SHAPE_ABSENT;
+    d->snapshot = s->snapshot;
+    s->snapshot = (struct snapshot)SNAPSHOT_INIT;
+    d->work.data = d;
+    (void)uv_queue_work(s->machine->loop, &d->work, discard_work, discard_done);
+}
+
+/* --- shells ------------------------------------------------------------------------------------
+ */
+
+static void on_pool_changed(void *context)
+{
+    struct shape *s = context;
+
+    s->changed(s->context);
+}
+
+static void on_pool_failed(const struct error *e, void *context)
+{
+    struct shape *s = context;
+
+    log_failure(e, "pool");
+    if (s->request_count > pool_coming(&s->pool))
+        answer_first(s, NULL, e);
+    s->changed(s->context);
+}
+
+static unsigned target(const struct shape *s)
+{
+    return s->state == SHAPE_READY && !s->stopping ? pool_target(&s->pool) : 0;
+}
+
+void shape_serve(struct shape *s, bool (*has_room)(void *context), void *context)
+{
+    if (s->stopping)
+        return;
+    if (s->state == SHAPE_ABSENT && (s->request_count > 0 || s->warming))
         start_load(s);
-        return;
-    }
     if (s->state != SHAPE_READY)
         return;
-    while (s->request_count > 0 && s->idle_count > 0) {
-        struct shape_request *r = TAILQ_FIRST(&s->requests);
+    while (s->request_count > 0 && pool_idle(&s->pool) > 0)
+        answer_first(s, pool_take(&s->pool), NULL);
+    while (pool_coming(&s->pool) < s->request_count && has_room(context)) {
+        unsigned coming = pool_coming(&s->pool);
 
-        shape_answer(r, pool_take_idle(s), r->origin, NULL);
+        pool_start(&s->pool);
+        if (pool_coming(&s->pool) == coming)
+            break; /* no memory; the owner tries again, as after any failure */
     }
-    while (s->building_count < s->request_count) {
-        struct error e = ERROR_INIT;
-
-        if (pool_start_shell(s, &e) == 0)
-            continue;
-        shape_answer(TAILQ_FIRST(&s->requests), NULL, SHAPE_COLD, &e);
-    }
-    check_warm(s);
-    pool_schedule_refill(s->set, s->failures > 0 ? POOL_REFILL_BACKOFF_MS : POOL_REFILL_DELAY_MS);
+    if (pool_idle(&s->pool) >= s->pool.minimum)
+        tell_warm(s, NULL);
 }
 
-int shape_set_new(const struct machine *machine, struct shape_set **ret_set, struct error *e)
+void shape_keep_warm(struct shape *s, unsigned minimum, shape_warm_fn warm, void *context)
 {
-    struct shape_set *set = calloc(1, sizeof(*set));
-
-    if (set == NULL)
-        return error_set(e, ERR_INTERNAL, "out of memory");
-    set->machine = machine;
-    TAILQ_INIT(&set->shapes);
-    pool_init(set);
-    *ret_set = set;
-    return 0;
+    s->pool.minimum = minimum;
+    s->warming = true;
+    s->warm = warm;
+    s->warm_context = context;
 }
 
-void shape_set_stop(struct shape_set *set)
+void shape_warm_enough(struct shape *s)
 {
-    const struct error e = {.code = ERR_SHUTTING_DOWN, .message = "the daemon stops"};
-    struct shape *s;
+    if (s->state == SHAPE_READY)
+        tell_warm(s, NULL);
+}
 
-    set->stopping = true;
-    TAILQ_FOREACH (s, &set->shapes, link) {
-        s->warm = NULL;
-        fail_all(s, &e);
+void shape_refill(struct shape *s)
+{
+    assert(s->state == SHAPE_READY);
+    pool_start(&s->pool);
+}
+
+void shape_give_up(struct shape *s)
+{
+    pool_give_up(&s->pool);
+}
+
+void shape_stop(struct shape *s, const struct error *e)
+{
+    s->stopping = true;
+    s->warming = false;
+    s->pool.minimum = 0;
+    fail_all(s, e);
+    if (s->state == SHAPE_BOOTING) {
         boot_cancel(s->boot);
+        s->state = SHAPE_ABSENT;
     }
-    pool_stop(set);
+    pool_stop(&s->pool);
 }
 
-void shape_set_free(struct shape_set *set)
+/* --- the whole ---------------------------------------------------------------------------------
+ */
+
+struct shape *shape_new(const struct machine *machine, const struct shape_key *key,
+                        shape_changed_fn changed, void *context)
 {
-    struct shape *s;
+    static const struct pool_events events = {.changed = on_pool_changed, .failed = on_pool_failed};
+    struct shape *s = calloc(1, sizeof(*s));
 
-    if (set == NULL)
-        return;
-    while ((s = TAILQ_FIRST(&set->shapes)) != NULL) {
-        TAILQ_REMOVE(&set->shapes, s, link);
-        snapshot_fini(&s->snapshot);
-        free(s);
-    }
-    free(set);
-}
-
-/* Makes room for a new shape by forgetting the one that was asked for longest ago. */
-static bool make_room(struct shape_set *set)
-{
-    struct shape *oldest = NULL;
-    struct shape *s;
-
-    if (set->count < SHAPE_COUNT_MAX)
-        return true;
-    TAILQ_FOREACH (s, &set->shapes, link) {
-        if (!pool_in_use(s) && (oldest == NULL || s->demand_ns < oldest->demand_ns))
-            oldest = s;
-    }
-    if (oldest == NULL)
-        return false;
-    TAILQ_REMOVE(&set->shapes, oldest, link);
-    set->count--;
-    snapshot_fini(&oldest->snapshot);
-    free(oldest);
-    return true;
-}
-
-static struct shape *find_or_add(struct shape_set *set, const struct shape_key *key,
-                                 struct error *e)
-{
-    struct shape *s;
-
-    TAILQ_FOREACH (s, &set->shapes, link) {
-        if (s->key.template == key->template && s->key.vcpus == key->vcpus &&
-            s->key.mem_mib == key->mem_mib && s->key.disk_mib == key->disk_mib)
-            return s;
-    }
-    if (!make_room(set)) {
-        (void)error_set(e, ERR_NO_CAPACITY,
-                        "%u combinations of template, vcpus, mem_mib and disk_mib are in use",
-                        SHAPE_COUNT_MAX);
-        (void)error_remedy(e, "use one that is in use already, or try again later");
+    if (s == NULL)
         return NULL;
-    }
-    s = calloc(1, sizeof(*s));
-    if (s == NULL) {
-        (void)error_set(e, ERR_INTERNAL, "out of memory");
-        return NULL;
-    }
-    s->set = set;
-    s->key = *key;
-    s->snapshot = (struct snapshot)SNAPSHOT_INIT;
-    s->snapshot_key = (struct snapshot_key){
-        .vcpus = key->vcpus, .mem_mib = key->mem_mib, .disk_mib = key->disk_mib};
+    *s = (struct shape){
+        .machine = machine,
+        .key = *key,
+        .changed = changed,
+        .context = context,
+        .asked_ns = clock_mono_ns(),
+        .snapshot_key = {.vcpus = key->vcpus, .mem_mib = key->mem_mib, .disk_mib = key->disk_mib},
+        .snapshot = SNAPSHOT_INIT};
     (void)snprintf(s->snapshot_key.name, sizeof(s->snapshot_key.name), "%s-%u-%u-%u",
                    key->template->name, key->vcpus, key->mem_mib, key->disk_mib);
     TAILQ_INIT(&s->requests);
-    TAILQ_INIT(&s->idle);
-    TAILQ_INIT(&s->building);
-    TAILQ_INIT(&s->dying);
-    s->demand_ns = clock_mono_ns();
-    TAILQ_INSERT_TAIL(&set->shapes, s, link);
-    set->count++;
+    s->pool = (struct pool){.machine = machine,
+                            .template = key->template,
+                            .snapshot = &s->snapshot,
+                            .vcpus = key->vcpus,
+                            .mem_mib = key->mem_mib,
+                            .events = &events,
+                            .context = s};
+    pool_init(&s->pool);
     return s;
 }
 
-int shape_request(struct shape_set *set, const struct shape_key *key, shape_given_fn given,
-                  void *context, struct shape_request **ret_request, struct error *e)
+void shape_free(struct shape *s)
 {
-    struct shape *s = find_or_add(set, key, e);
-
-    if (s == NULL)
-        return -1;
-    struct shape_request *r = calloc(1, sizeof(*r));
-    if (r == NULL)
-        return error_set(e, ERR_INTERNAL, "out of memory");
-    r->shape = s;
-    r->given = given;
-    r->context = context;
-    r->origin = s->state == SHAPE_READY && s->idle_count > 0 ? SHAPE_POOLED
-                : s->state == SHAPE_BOOTING                  ? SHAPE_BOOTED
-                                                             : SHAPE_COLD;
-    TAILQ_INSERT_TAIL(&s->requests, r, link);
-    s->request_count++;
-    *ret_request = r;
-    shape_pump(s);
-    return 0;
+    assert(!shape_load(s).in_use);
+    snapshot_fini(&s->snapshot);
+    free(s);
 }
 
-void shape_keep_warm(struct shape_set *set, const struct shape_key *key, shape_warm_fn warm,
-                     void *context)
+const struct shape_key *shape_key(const struct shape *s)
 {
-    struct error e = ERROR_INIT;
-    struct shape *s = find_or_add(set, key, &e);
-
-    if (s == NULL) {
-        warm(context, &e);
-        return;
-    }
-    s->minimum = set->machine->pool_min;
-    s->warm = warm;
-    s->warm_context = context;
-    if (s->minimum == 0 && s->state == SHAPE_ABSENT)
-        start_load(s);
-    else
-        shape_pump(s);
+    return &s->key;
 }
 
-void shape_set_describe(const struct shape_set *set,
-                        void (*each)(const struct shape_facts *facts, void *context), void *context)
+bool shape_is(const struct shape *s, const struct shape_key *key)
+{
+    return s->key.template == key->template && s->key.vcpus == key->vcpus &&
+           s->key.mem_mib == key->mem_mib && s->key.disk_mib == key->disk_mib;
+}
+
+struct shape_load shape_load(const struct shape *s)
+{
+    const struct pool *p = &s->pool;
+    bool moving = s->state == SHAPE_LOADING || s->state == SHAPE_BOOTING;
+    /* A boot's monitor, and a shell on its way, are for the requests that wait. */
+    unsigned coming = pool_coming(p) + (s->state == SHAPE_BOOTING);
+    unsigned wanted = target(s);
+    struct shape_load load = {
+        .spare = pool_idle(p) + (coming > s->request_count ? coming - s->request_count : 0),
+        .dying = pool_dying(p),
+        .idle = pool_idle(p),
+        .missing = pool_idle(p) < wanted ? wanted - pool_idle(p) : 0,
+        .surplus = pool_idle(p) > wanted ? pool_idle(p) - wanted : 0,
+        .failures = p->failures,
+        .kept = s->request_count > 0 || p->minimum > 0 || s->warming || moving,
+        .coming = pool_coming(p) > 0,
+        .waiting = s->request_count > pool_coming(p),
+        .asked_ns = s->asked_ns};
+
+    load.in_use = load.kept || load.coming || load.idle > 0 || load.dying > 0;
+    return load;
+}
+
+struct shape_facts shape_facts(const struct shape *s)
 {
     static const char *const names[] = {"absent", "loading", "booting", "ready"};
-    struct shape *s;
 
-    TAILQ_FOREACH (s, &set->shapes, link) {
-        const struct shape_facts facts = {.template_name = s->key.template->name,
-                                          .vcpus = s->key.vcpus,
-                                          .mem_mib = s->key.mem_mib,
-                                          .disk_mib = s->key.disk_mib,
-                                          .state = names[s->state],
-                                          .shells = s->idle_count,
-                                          .building = s->building_count,
-                                          .target = pool_target(s)};
-        each(&facts, context);
-    }
+    return (struct shape_facts){.template_name = s->key.template->name,
+                                .vcpus = s->key.vcpus,
+                                .mem_mib = s->key.mem_mib,
+                                .disk_mib = s->key.disk_mib,
+                                .state = names[s->state],
+                                .shells = pool_idle(&s->pool),
+                                .building = pool_coming(&s->pool),
+                                .target = target(s)};
 }

@@ -38,7 +38,7 @@ static int make_memfd(const char *name, uint64_t bytes, struct error *e)
 }
 
 int snapshot_prepare(struct snapshot *s, const struct snapshot_key *key, int tmp_fd,
-                     const char *scratch_name, struct error *e)
+                     struct error *e)
 {
     *s = (struct snapshot)SNAPSHOT_INIT;
     s->mem_fd = make_memfd("cloche-mem", key->mem_mib * MIB, e);
@@ -47,7 +47,7 @@ int snapshot_prepare(struct snapshot *s, const struct snapshot_key *key, int tmp
     s->state_fd = make_memfd("cloche-state", 0, e);
     if (s->state_fd < 0)
         return -1;
-    s->scratch_fd = openat(tmp_fd, scratch_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    s->scratch_fd = openat(tmp_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (s->scratch_fd < 0 || ftruncate(s->scratch_fd, (off_t)(key->disk_mib * MIB)) != 0)
         return error_errno(e, errno, "cannot make a scratch disk of %u MiB", key->disk_mib);
     return 0;
@@ -84,8 +84,8 @@ static uint32_t checksum_pages(uint32_t crc, const uint8_t *data, size_t size, u
 }
 
 /*
- * Walks the data of sparse `from` and adds it to the checksum; with `to` >= 0 it is written there
- * at the same offsets.
+ * Walks the data of sparse `from`: with `to` >= 0 it is written there at the same offsets, with
+ * `ret_crc` its checksum is made.
  */
 static int copy_sparse(int from, int to, uint64_t bytes, uint32_t *ret_crc, struct error *e)
 {
@@ -110,7 +110,8 @@ static int copy_sparse(int from, int to, uint64_t bytes, uint32_t *ret_crc, stru
                 (void)error_errno(e, n == 0 ? EIO : errno, "cannot copy a snapshot");
                 goto out;
             }
-            crc = checksum_pages(crc, chunk, (size_t)n, (uint64_t)at);
+            if (ret_crc != NULL)
+                crc = checksum_pages(crc, chunk, (size_t)n, (uint64_t)at);
             at += n;
         }
     }
@@ -118,7 +119,8 @@ static int copy_sparse(int from, int to, uint64_t bytes, uint32_t *ret_crc, stru
         (void)error_errno(e, errno, "cannot copy a snapshot");
         goto out;
     }
-    *ret_crc = crc;
+    if (ret_crc != NULL)
+        *ret_crc = crc;
     result = 0;
 out:
     free(chunk);
@@ -332,7 +334,6 @@ int snapshot_scratch(const struct snapshot *s, int scratch_dir_fd, struct error 
 {
     FD_AUTO int fd = openat(scratch_dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     struct stat st;
-    uint32_t crc;
 
     if (fd < 0 || fstat(s->scratch_fd, &st) != 0)
         return error_errno(e, errno, "cannot make a sandbox's scratch disk");
@@ -340,7 +341,7 @@ int snapshot_scratch(const struct snapshot *s, int scratch_dir_fd, struct error 
         return fd_take(&fd);
     if (ftruncate(fd, st.st_size) != 0)
         return error_errno(e, errno, "cannot make a sandbox's scratch disk");
-    if (copy_sparse(s->scratch_fd, fd, (uint64_t)st.st_size, &crc, e) != 0)
+    if (copy_sparse(s->scratch_fd, fd, (uint64_t)st.st_size, NULL, e) != 0)
         return error_wrap(e, "a sandbox's scratch disk");
     return fd_take(&fd);
 }

@@ -29,14 +29,16 @@ struct snapshot {
         .mem_fd = -1, .state_fd = -1, .scratch_fd = -1                                             \
     }
 
+/* The last one to let go of much memory waits until the kernel has taken it back. */
 void snapshot_fini(struct snapshot *s);
 
-/* Empty memfds for a guest that is about to boot, and a sparse file for its scratch disk in
- * `tmp_fd` under the name `scratch_name`. */
+/* Empty memfds for a guest that is about to boot, and for its scratch disk a sparse file without a
+ * name in `tmp_fd`. What was made before a failure is in `s` all the same. Blocks. */
 int snapshot_prepare(struct snapshot *s, const struct snapshot_key *key, int tmp_fd,
-                     const char *scratch_name, struct error *e) __attribute__((warn_unused_result));
+                     struct error *e) __attribute__((warn_unused_result));
 
-/* Seals memory and state against any further write; no writable mapping may be left. */
+/* Seals memory and state against any further write; no writable mapping may be left. Blocks: the
+ * kernel looks at each page, and may wait for some. */
 int snapshot_seal(struct snapshot *s, struct error *e) __attribute__((warn_unused_result));
 
 /* Writes a sealed snapshot to `snapshots_fd`, replacing one of the same name, and keeps at most
@@ -54,7 +56,7 @@ int snapshot_load(struct snapshot *ret_snapshot, const struct snapshot_key *key,
 /*
  * A new scratch disk for one sandbox: an unlinked file in `scratch_dir_fd` with the content of the
  * snapshot's (shared by reflink where the file system can, else its few used blocks are copied).
- * Returns the descriptor or -1.
+ * Returns the descriptor or -1. Blocks.
  */
 int snapshot_scratch(const struct snapshot *s, int scratch_dir_fd, struct error *e)
     __attribute__((warn_unused_result));

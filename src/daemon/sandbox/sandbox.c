@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "daemon/link/agent_link.h"
 #include "daemon/machine/monitor.h"
-#include "daemon/machine/shape.h"
+#include "daemon/machine/shape_set.h"
 #include "daemon/process/process_table.h"
 
 #define READY_TIMEOUT_MS                                                                           \
@@ -158,19 +158,18 @@ static enum sandbox_end end_of(const struct monitor_end *end)
     return SANDBOX_END_MONITOR;
 }
 
-static void ask_for_monitor(struct sandbox *s);
+static int find_monitor(struct sandbox *s, struct error *e);
 
 /* A shell can die between the pool's last look at it and its start. Nothing has run in it, so the
  * request goes on with another one; a second death is no accident. */
-static bool take_another(struct sandbox *s)
+static bool take_another(struct sandbox *s, struct error *e)
 {
     if (s->facts.state != SANDBOX_STARTING || s->facts.origin != SHAPE_POOLED ||
         s->facts.times.first_ns != 0 || s->took_another)
         return false;
     s->took_another = true;
     (void)uv_timer_stop(&s->timer);
-    ask_for_monitor(s);
-    return true;
+    return find_monitor(s, e) == 0;
 }
 
 static void on_exited(struct monitor *m, const struct monitor_end *end, void *context)
@@ -181,8 +180,9 @@ static void on_exited(struct monitor *m, const struct monitor_end *end, void *co
 
     (void)m;
     s->monitor = NULL;
-    if (take_another(s))
+    if (take_another(s, &e))
         return;
+    e = (struct error)ERROR_INIT; /* how it came to need another says more */
     if (s->facts.state != SANDBOX_ENDING || s->facts.why_open) {
         monitor_end_text(end, text, sizeof(text));
         (void)error_set(&e, s->facts.state == SANDBOX_STARTING ? ERR_INTERNAL : ERR_SANDBOX_GONE,
@@ -208,54 +208,60 @@ static void fill_identity(const struct sandbox *s, struct identity_page *page)
     (void)snprintf(page->sandbox_id, sizeof(page->sandbox_id), "%s", s->facts.id);
 }
 
-static void on_given(struct monitor *m, enum shape_origin origin, const struct error *e,
-                     void *context)
+/* It may be dead already, or as good as dead: on_exited goes on then. */
+static void start_guest(struct sandbox *s, struct monitor *m, enum shape_origin origin)
 {
     static const struct monitor_events events = {
         .first = on_first, .ready = on_ready, .exited = on_exited};
-    struct sandbox *s = context;
+    const struct sandbox_plan *plan = &s->facts.plan;
     struct identity_page identity;
-    struct error failure = ERROR_INIT;
+    struct error e = ERROR_INIT;
 
-    s->request = NULL;
     s->facts.origin = origin;
-    if (m == NULL) {
-        fail(s, SANDBOX_END_MONITOR, e);
-        return;
-    }
     s->monitor = m;
     monitor_set_events(m, &events, s);
     s->facts.times.loaded_ns = clock_mono_ns();
     fill_identity(s, &identity);
-    int result = monitor_go(m, &identity, &failure);
+    int result = monitor_go(m, &identity, &e);
     explicit_bzero(&identity, sizeof(identity));
-    if (result != 0) { /* it is dead already, or as good as dead; on_exited goes on */
-        log_failure(&failure, "a guest cannot be started");
+    if (result != 0) {
+        log_failure(&e, "a guest cannot be started");
         monitor_kill(m);
         return;
     }
-    if (s->facts.plan.cpu_quota_percent != s->facts.plan.vcpus * 100)
-        monitor_set_cpu_quota(m, s->facts.plan.cpu_quota_percent);
+    if (plan->cpu_quota_percent != plan->vcpus * 100)
+        monitor_set_cpu_quota(m, plan->cpu_quota_percent);
     (void)uv_timer_start(&s->timer, on_timeout, READY_TIMEOUT_MS, 0);
 }
 
-static void ask_for_monitor(struct sandbox *s)
+static void on_given(struct monitor *m, enum shape_origin origin, const struct error *e,
+                     void *context)
+{
+    struct sandbox *s = context;
+
+    s->request = NULL;
+    if (m != NULL) {
+        start_guest(s, m, origin);
+        return;
+    }
+    s->facts.origin = origin;
+    fail(s, SANDBOX_END_MONITOR, e);
+}
+
+/* Takes a shell that is idle, or waits for one. */
+static int find_monitor(struct sandbox *s, struct error *e)
 {
     const struct sandbox_plan *plan = &s->facts.plan;
     const struct shape_key key = {.template = plan->template,
                                   .vcpus = plan->vcpus,
                                   .mem_mib = plan->mem_mib,
                                   .disk_mib = plan->disk_mib};
-    struct error e = ERROR_INIT;
+    struct monitor *m = shape_set_take(s->home->shapes, &key);
 
-    if (shape_request(s->home->shapes, &key, on_given, s, &s->request, &e) != 0)
-        fail(s, SANDBOX_END_MONITOR, &e);
-}
-
-/* A request that finds a shell is answered within the call that makes it; the creator is not. */
-static void on_start_timer(uv_timer_t *timer)
-{
-    ask_for_monitor(timer->data);
+    if (m == NULL)
+        return shape_set_wait(s->home->shapes, &key, on_given, s, &s->request, e);
+    start_guest(s, m, SHAPE_POOLED);
+    return 0;
 }
 
 /* --- creation ----------------------------------------------------------------------------------
@@ -281,8 +287,10 @@ struct sandbox *sandbox_new(const struct sandbox_home *home, const struct sandbo
     make_id(s->facts.id);
     (void)uv_timer_init(home->loop, &s->timer);
     s->timer.data = s;
-    (void)uv_timer_start(&s->timer, on_start_timer, 0, 0);
-    return s;
+    if (find_monitor(s, e) == 0)
+        return s;
+    uv_close((uv_handle_t *)&s->timer, on_timer_closed);
+    return NULL;
 }
 
 /* --- the end -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ struct agent_link;
 struct process_memory;
 struct process_table;
 struct sandbox;
+struct shape_set;
 
 enum sandbox_state { SANDBOX_STARTING, SANDBOX_RUNNING, SANDBOX_ENDING };
 
@@ -76,9 +77,9 @@ struct sandbox_home {
 };
 
 /*
- * Starts making a sandbox; `plan` is its own from here on, unless it returns NULL. `created` is
- * called later, never from within. The pointer may be given to sandbox_destroy until then (a client
- * that vanished).
+ * Starts making a sandbox in a room that was admitted (shape_set_admit). `plan` is its own from
+ * here on, whatever comes of it. `created` is called later, never from within. The pointer may be
+ * given to sandbox_destroy until then (a client that vanished).
  */
 struct sandbox *sandbox_new(const struct sandbox_home *home, const struct sandbox_plan *plan,
                             uint64_t arrived_ns, sandbox_created_fn created, void *context,

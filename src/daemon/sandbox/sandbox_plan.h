@@ -20,8 +20,7 @@ struct sandbox_limits {
     uint32_t default_timeout_s;
     uint32_t max_sandboxes;
     uint32_t max_vcpus;
-    uint32_t max_mem_mib;     /* of one sandbox */
-    uint32_t reserve_mem_mib; /* of the host: with less available no sandbox is made */
+    uint32_t max_mem_mib; /* of one sandbox */
 };
 
 struct sandbox_params {

@@ -1,19 +1,14 @@
 #include "daemon/sandbox/sandbox_table.h"
 
 #include <assert.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/clock.h"
-#include "base/fd.h"
+#include "daemon/machine/shape_set.h"
 #include "daemon/sandbox/sandbox_describe.h"
 
-#define TOMBSTONE_COUNT   1024u /* ended sandboxes whose reason is remembered */
-#define MEMINFO_EVERY_NS  (200 * NS_PER_MS)
-#define MEMINFO_BYTES_MAX 4096u
+#define TOMBSTONE_COUNT 1024u /* ended sandboxes whose reason is remembered */
 
 /* What is known of a sandbox that is gone, so that a late request gets an answer it can use. */
 struct tombstone {
@@ -31,8 +26,6 @@ struct sandbox_table {
     unsigned count;
     struct tombstone tombstones[TOMBSTONE_COUNT]; /* a ring */
     unsigned tombstone_next;
-    uint64_t meminfo_ns; /* when available_mib was read */
-    uint64_t available_mib;
 };
 
 static void remember(struct sandbox_table *t, const struct sandbox_facts *f)
@@ -56,6 +49,7 @@ static void on_ended(struct sandbox *s, void *context)
     memmove(&t->sandboxes[index], &t->sandboxes[index + 1],
             (t->count - index) * sizeof(t->sandboxes[0]));
     remember(t, sandbox_facts(s));
+    shape_set_release(t->home.shapes, sandbox_facts(s)->plan.mem_mib);
 }
 
 int sandbox_table_new(const struct sandbox_table_options *options, struct sandbox_table **ret_table,
@@ -83,41 +77,14 @@ void sandbox_table_free(struct sandbox_table *t)
     free(t);
 }
 
-/* MemAvailable of /proc/meminfo in MiB; plenty when it cannot be read, so that the cgroups decide.
- */
-static uint64_t read_available_mib(void)
+static int check_open(const struct sandbox_table *t, struct error *e)
 {
-    char text[MEMINFO_BYTES_MAX];
-    FD_AUTO int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? fd_read_full(fd, text, sizeof(text) - 1) : -1;
-
-    if (n <= 0)
-        return UINT64_MAX;
-    text[n] = '\0';
-    const char *at = strstr(text, "MemAvailable:");
-    return at != NULL ? strtoull(at + strlen("MemAvailable:"), NULL, 10) / 1024 : UINT64_MAX;
-}
-
-static int admit(struct sandbox_table *t, struct error *e)
-{
-    uint64_t now_ns = clock_mono_ns();
-
     if (t->stopping)
         return error_set(e, ERR_SHUTTING_DOWN, "the daemon stops");
     if (t->count >= t->limits->max_sandboxes) {
         (void)error_set(e, ERR_NO_CAPACITY, "%u sandboxes are running, which is the limit",
                         t->count);
         return error_remedy(e, "delete some, or raise max_sandboxes in the configuration");
-    }
-    if (t->meminfo_ns == 0 || now_ns - t->meminfo_ns > MEMINFO_EVERY_NS) {
-        t->available_mib = read_available_mib();
-        t->meminfo_ns = now_ns;
-    }
-    if (t->available_mib < t->limits->reserve_mem_mib) {
-        (void)error_set(e, ERR_NO_CAPACITY,
-                        "the host has %llu MiB of memory available; %u MiB are kept in reserve",
-                        (unsigned long long)t->available_mib, t->limits->reserve_mem_mib);
-        return error_remedy(e, "delete sandboxes, or lower reserve_mem_mib in the configuration");
     }
     return 0;
 }
@@ -128,13 +95,18 @@ struct sandbox *sandbox_create(struct sandbox_table *t, const struct sandbox_par
 {
     struct sandbox_plan plan;
 
-    if (admit(t, e) != 0 || sandbox_plan_init(&plan, params, t->limits, t->templates, e) != 0)
+    if (check_open(t, e) != 0 || sandbox_plan_init(&plan, params, t->limits, t->templates, e) != 0)
         return NULL;
-    struct sandbox *s = sandbox_new(&t->home, &plan, arrived_ns, created, context, e);
-    if (s == NULL)
+    uint32_t mem_mib = plan.mem_mib;
+    if (shape_set_admit(t->home.shapes, mem_mib, e) != 0) {
         sandbox_plan_fini(&plan);
-    else
+        return NULL;
+    }
+    struct sandbox *s = sandbox_new(&t->home, &plan, arrived_ns, created, context, e);
+    if (s != NULL)
         t->sandboxes[t->count++] = s;
+    else
+        shape_set_release(t->home.shapes, mem_mib);
     return s;
 }
 

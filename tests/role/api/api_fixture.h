@@ -19,7 +19,7 @@
 #include "daemon/api/api_routes.h"
 #include "daemon/api/common/api.h"
 #include "daemon/link/agent_link.h"
-#include "daemon/machine/shape.h"
+#include "daemon/machine/shape_set.h"
 #include "daemon/machine/template.h"
 #include "daemon/process/process.h"
 #include "daemon/process/process_table.h"

@@ -30,13 +30,16 @@ static void defaults_are_within_their_limits(void **state)
     assert_int_equal(settings_parse(&s, "{}", 2, &e), 0);
     assert_string_equal(s.default_template, same.default_template);
     assert_int_equal(s.pool_max, same.pool_max);
+    assert_int_equal(s.overcommit_percent, 100);
+    assert_int_equal(s.host_mem_mib, same.host_mem_mib);
     assert_false(s.warm_named);
 }
 
 static void values_are_taken(void **state)
 {
     const char *text = "{\"default_template\":\"base\",\"pool_min\":0,\"pool_max\":0,"
-                       "\"warm\":[\"base\",\"python\"],\"boot_timeout_s\":7}";
+                       "\"warm\":[\"base\",\"python\"],\"boot_timeout_s\":7,"
+                       "\"memory_overcommit\":1.15}";
     struct settings s;
     struct error e = ERROR_INIT;
 
@@ -46,6 +49,7 @@ static void values_are_taken(void **state)
     assert_string_equal(s.default_template, "base");
     assert_int_equal(s.pool_max, 0);
     assert_int_equal(s.boot_timeout_s, 7);
+    assert_int_equal(s.overcommit_percent, 115);
     assert_true(s.warm_named);
     assert_int_equal(s.warm_count, 2);
     assert_string_equal(s.warm[1], "python");
@@ -64,6 +68,9 @@ static void faults_are_named(void **state)
                  {"{\"max_vcpus\":33}", ERR_INVALID_FIELD, "max_vcpus"},
                  {"{\"default_vcpus\":3,\"max_vcpus\":2}", ERR_INVALID_FIELD, "default_vcpus"},
                  {"{\"max_mem_mib\":128}", ERR_INVALID_FIELD, "default_mem_mib"},
+                 {"{\"memory_overcommit\":0.99}", ERR_INVALID_FIELD, "memory_overcommit"},
+                 {"{\"memory_overcommit\":65}", ERR_INVALID_FIELD, "memory_overcommit"},
+                 {"{\"memory_overcommit\":\"2\"}", ERR_INVALID_FIELD, "memory_overcommit"},
                  {"{\"default_mem_mib\":0}", ERR_INVALID_FIELD, "default_mem_mib"},
                  {"{\"warm\":[1]}", ERR_INVALID_FIELD, "warm"},
                  {"{\"warm\":\"base\"}", ERR_INVALID_FIELD, "warm"},

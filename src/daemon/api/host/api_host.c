@@ -9,7 +9,7 @@
 #include "cloche/version.h"
 #include "daemon/api/common/api.h"
 #include "daemon/api/host/handlers.h"
-#include "daemon/machine/shape.h"
+#include "daemon/machine/shape_set.h"
 #include "daemon/machine/template.h"
 #include "daemon/sandbox/sandbox_table.h"
 #include "daemon/server/exchange.h"
