@@ -215,8 +215,10 @@ bool driver_take(struct driver_queue *q, uint16_t *ret_head, uint32_t *ret_bytes
 {
     const struct vring_used *used = driver_at(q->vm, q->used_gpa);
 
-    assert_true((uint16_t)(used->idx - q->used) <= q->size);
-    if (used->idx == q->used)
+    /* Acquire: pairs with the release in virtq_complete (queue.c). */
+    uint16_t index = __atomic_load_n(&used->idx, __ATOMIC_ACQUIRE);
+    assert_true((uint16_t)(index - q->used) <= q->size);
+    if (index == q->used)
         return false;
     *ret_head = (uint16_t)used->ring[q->used % q->size].id;
     *ret_bytes = used->ring[q->used % q->size].len;
@@ -257,5 +259,6 @@ void driver_set_avail_index(struct driver_queue *q, uint16_t index)
 {
     struct vring_avail *avail = driver_at(q->vm, q->avail_gpa);
 
-    avail->idx = index;
+    /* Release: pairs with the acquire in rings_pending (queue.c), where the two are threads. */
+    __atomic_store_n(&avail->idx, index, __ATOMIC_RELEASE);
 }
