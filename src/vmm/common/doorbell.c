@@ -18,7 +18,6 @@ static const struct {
 void doorbell_init(struct doorbell *d, enum doorbell_phase phase)
 {
     atomic_init(&d->phase, phase);
-    atomic_init(&d->booted, 0);
 }
 
 enum doorbell_action doorbell_ring(struct doorbell *d, uint32_t value, uint32_t *ret_failure)
@@ -26,10 +25,6 @@ enum doorbell_action doorbell_ring(struct doorbell *d, uint32_t value, uint32_t 
     if ((value & ~UINT32_C(0xff)) == DOORBELL_FAILED) {
         *ret_failure = value & 0xff;
         return DOORBELL_ACT_FAILED;
-    }
-    if (value == DOORBELL_BOOTED) {
-        atomic_fetch_add(&d->booted, 1);
-        return DOORBELL_ACT_NONE;
     }
     for (size_t i = 0; i < sizeof(arrows) / sizeof(arrows[0]); i++) {
         uint32_t from = arrows[i].from;

@@ -7,6 +7,7 @@
  * Each arrow is taken once; the vCPU that takes it acts on it. A value that fits no arrow is
  * ignored: a tenant with root in its guest may map the page, and all it may get from that is
  * nothing. FAILED ends the guest in every phase: whoever can ring it can also switch the guest off.
+ * BOOTED fits no arrow either: it marks the boot's progress for who traces the exits.
  */
 #pragma once
 
@@ -30,8 +31,7 @@ enum doorbell_action {
 };
 
 struct doorbell {
-    _Atomic uint32_t phase;  /* enum doorbell_phase */
-    _Atomic uint32_t booted; /* times BOOTED was rung */
+    _Atomic uint32_t phase; /* enum doorbell_phase */
 };
 
 void doorbell_init(struct doorbell *d, enum doorbell_phase phase);
