@@ -12,8 +12,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -93,6 +96,11 @@ static const struct {
     {"read", SYS_read, {-1}, B | P | R},
     {"write", SYS_write, {-1}, B | P | R},
     {"preadv", SYS_preadv, {-1}, B | P | R},
+    {"pwritev", SYS_pwritev, {-1}, B | P | R},
+    {"fdatasync", SYS_fdatasync, {-1}, B | P | R},
+    {"gettid", SYS_gettid, {0}, B},
+    {"epoll_ctl to add", SYS_epoll_ctl, {-1, EPOLL_CTL_ADD}, B | P | R},
+    {"epoll_ctl to remove", SYS_epoll_ctl, {-1, EPOLL_CTL_DEL}, 0},
     {"fallocate to grow", SYS_fallocate, {-1, 0}, 0},
     {"futex wake", SYS_futex, {0, FUTEX_WAKE_PRIVATE}, B | P | R},
 };
@@ -178,12 +186,45 @@ static void test_no_new_privileges(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
 }
 
+static atomic_bool jailed;
+
+/* Waits without a system call, then makes one that only the build stage allows. */
+static void *other_thread(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&jailed))
+        ;
+    (void)syscall(SYS_gettid);
+    (void)syscall(SYS_exit_group, SURVIVED);
+    return NULL;
+}
+
+/* vCPUs, and whoever serves devices, are there before the second stage is: it is for them, too. */
+static void test_all_threads(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t thread;
+
+        if (pthread_create(&thread, NULL, other_thread, NULL) != 0 || enter(STAGE_RESTORE) != 0)
+            (void)syscall(SYS_exit_group, 1);
+        atomic_store(&jailed, true);
+        for (;;)
+            ;
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tries),
         cmocka_unit_test(test_kvm_ioctls_while_running),
         cmocka_unit_test(test_no_new_privileges),
+        cmocka_unit_test(test_all_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
