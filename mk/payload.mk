@@ -6,7 +6,7 @@ PAYLOAD_CFLAGS  := -std=gnu17 -O2 -Wall -Wextra -Wno-array-bounds -Iinclude -ffr
 PAYLOAD_LDFLAGS := -nostdlib -static -no-pie -Wl,-Ttext-segment=0x200000,-z,max-page-size=4096 \
                    -Wl,-z,noexecstack,--build-id=none,-e,_start
 
-$(BUILD)/tests/payload/guest.elf: $(PAYLOAD_SOURCES) tests/payload/guest/guest.h \
+$(BUILD)/tests/payload/guest.elf: $(PAYLOAD_SOURCES) $(wildcard tests/payload/guest/*.h) \
                                   include/cloche/guest_abi.h
 	@mkdir -p $(@D)
 	$(call say,GUEST,$@) $(CC) $(PAYLOAD_CFLAGS) $(PAYLOAD_SOURCES) $(PAYLOAD_LDFLAGS) -o $@

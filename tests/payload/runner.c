@@ -222,6 +222,32 @@ bool runner_wait(struct runner *r, unsigned timeout_ms, struct vmm_event *ret)
     return false;
 }
 
+void runner_channel_put(struct runner *r, char byte)
+{
+    ssize_t n = send(r->channel_fd, &byte, 1, MSG_NOSIGNAL);
+
+    assert(n == 1);
+}
+
+int runner_channel_get(struct runner *r, unsigned timeout_ms)
+{
+    struct pollfd p = {.fd = r->channel_fd, .events = POLLIN};
+    char byte;
+
+    if (poll(&p, 1, (int)timeout_ms) <= 0 || recv(r->channel_fd, &byte, 1, 0) != 1)
+        return -1;
+    return byte;
+}
+
+uint8_t runner_memory(const struct runner_template *t, uint64_t gpa)
+{
+    uint8_t byte = 0;
+    ssize_t n = pread(t->memory_fd, &byte, 1, (off_t)gpa);
+
+    assert(n == 1);
+    return byte;
+}
+
 int runner_stop(struct runner *r)
 {
     uint64_t end_ns = clock_mono_ns() + END_MS * NS_PER_MS;

@@ -54,9 +54,16 @@ int runner_open_guest(void);
 
 void runner_send_start(struct runner *r);
 
-/* Waits for an event of at most `timeout_ms`; false when none came. An end of the socket without an
- * event reads as type 0. */
+/* Waits for an event, at most `timeout_ms`; false when not one came. An end of the socket without
+ * an event reads as type 0. */
 bool runner_wait(struct runner *r, unsigned timeout_ms, struct vmm_event *ret);
+
+/* One byte to the guest over its channel, and one from it; -1 where none comes. */
+void runner_channel_put(struct runner *r, char byte);
+int runner_channel_get(struct runner *r, unsigned timeout_ms);
+
+/* A byte of the memory of a guest that was booted. */
+uint8_t runner_memory(const struct runner_template *t, uint64_t gpa);
 
 /* Closes what is left of the daemon's side, waits for the monitor's end and returns its wait
  * status; one that does not end within two seconds is killed and gives -1. */

@@ -120,7 +120,8 @@ static void test_closed_socket(void **state)
     runner_config(&r, VMM_MODE_BOOT, &t, 1, "spin");
     expect(&r, VMM_BUILT, &event);
     runner_send_start(&r);
-    assert_false(runner_wait(&r, QUIET_MS, &event));
+    assert_int_equal(runner_channel_get(&r, TIMEOUT_MS), 'R');
+    assert_false(runner_wait(&r, 0, &event));
     expect_exit(&r, 0);
     runner_template_fini(&t);
 }

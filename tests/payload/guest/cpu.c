@@ -58,18 +58,6 @@ static void run_device(void)
     give_up(1);
 }
 
-static void halt_forever(void)
-{
-    for (;;)
-        __asm__ volatile("cli; hlt");
-}
-
-static void spin(void)
-{
-    for (;;)
-        __asm__ volatile("pause");
-}
-
 /* Neither of these is in an instruction interpreter. */
 static void unusual(void)
 {
@@ -207,8 +195,6 @@ const struct payload payloads_cpu[] = {
     {"tables_nowhere", tables_nowhere},
     {"tables_in_device", tables_in_device},
     {"run_device", run_device},
-    {"halt_forever", halt_forever},
-    {"spin", spin},
     {"unusual", unusual},
     {"msr_storm", msr_storm},
     {"apic_storm", apic_storm},

@@ -1,15 +1,17 @@
 /* What the payload guests have in common: ports, MMIO, the doorbell and a table of payloads. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "cloche/guest_abi.h"
 
-#define RAM_BYTES     (UINT64_C(64) << 20) /* what the runner gives */
-#define SCRATCH_GPA   UINT64_C(0x800000)   /* free from here */
-#define GUEST_DONE    0x50u                /* the failure reason of a payload that is content */
-#define GUEST_UNKNOWN 0x51u                /* no such payload */
+#define RAM_BYTES        (UINT64_C(64) << 20)     /* what the runner gives */
+#define SCRATCH_GPA      UINT64_C(0x800000)       /* free from here */
+#define CHANNEL_BYTE_GPA (SCRATCH_GPA + 0x140000) /* the last byte that the test has sent */
+#define GUEST_DONE       0x50u /* the failure reason of a payload that is content */
+#define GUEST_UNKNOWN    0x51u /* no such payload */
 
 struct payload {
     const char *name;
@@ -19,6 +21,8 @@ struct payload {
 extern const struct payload payloads_cpu[];
 extern const struct payload payloads_io[];
 extern const struct payload payloads_virtio[];
+extern const struct payload payloads_block[];
+extern const struct payload payloads_channel[];
 
 /* Every value is thrown away or random: what a payload does is not up to the compiler. */
 static inline void out8(uint16_t port, uint8_t value)

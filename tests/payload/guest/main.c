@@ -131,7 +131,8 @@ static const char *find_name(const char *cmdline)
 
 void guest_main(const struct boot_params *params)
 {
-    const struct payload *const tables[] = {payloads_cpu, payloads_io, payloads_virtio};
+    const struct payload *const tables[] = {payloads_cpu, payloads_io, payloads_virtio,
+                                            payloads_block, payloads_channel};
     const char *name = find_name((const char *)(uint64_t)params->hdr.cmd_line_ptr);
 
     for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {

@@ -1,86 +1,19 @@
 /* Virtio devices driven wrongly: registers, rings, descriptors, notifications. */
-#include "guest.h"
+#include "virtio.h"
 
-#define QUEUE_SIZE  4u
-#define RINGS_GPA   SCRATCH_GPA
-#define DESC_GPA    RINGS_GPA
-#define AVAIL_GPA   (RINGS_GPA + 0x1000)
-#define USED_GPA    (RINGS_GPA + 0x2000)
-#define BUFFER_GPA  (RINGS_GPA + 0x10000)
-#define MAGIC_VALUE 0x74726976u
-#define NEEDS_RESET 0x40u
-
-/* virtio 1.2, 4.2.2 */
-enum {
-    REG_MAGIC = 0x0,
-    REG_DEVICE_FEATURES = 0x10,
-    REG_DEVICE_FEATURES_SEL = 0x14,
-    REG_DRIVER_FEATURES = 0x20,
-    REG_DRIVER_FEATURES_SEL = 0x24,
-    REG_QUEUE_SEL = 0x30,
-    REG_QUEUE_NUM_MAX = 0x34,
-    REG_QUEUE_NUM = 0x38,
-    REG_QUEUE_READY = 0x44,
-    REG_QUEUE_NOTIFY = 0x50,
-    REG_INTERRUPT_STATUS = 0x60,
-    REG_INTERRUPT_ACK = 0x64,
-    REG_STATUS = 0x70,
-    REG_QUEUE_DESC = 0x80,
-    REG_QUEUE_DRIVER = 0x90,
-    REG_QUEUE_DEVICE = 0xa0,
-    REG_CONFIG = 0x100,
-};
-
-enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
-
-struct addresses {
-    uint64_t desc, avail, used;
-};
+#define RINGS_GPA  SCRATCH_GPA
+#define DESC_GPA   RINGS_GPA
+#define AVAIL_GPA  (RINGS_GPA + 0x1000)
+#define USED_GPA   (RINGS_GPA + 0x2000)
+#define BUFFER_GPA (RINGS_GPA + 0x10000)
 
 static const struct addresses good = {DESC_GPA, AVAIL_GPA, USED_GPA};
-
-static uint64_t reg(unsigned slot, unsigned offset)
-{
-    return GUEST_VIRTIO_GPA(slot) + offset;
-}
-
-static void set64(unsigned slot, unsigned offset, uint64_t value)
-{
-    put32(reg(slot, offset), (uint32_t)value);
-    put32(reg(slot, offset + 4), (uint32_t)(value >> 32));
-}
 
 static void check_alive(unsigned slot)
 {
     CHECK(get32(reg(slot, REG_MAGIC)) == MAGIC_VALUE, 0x20);
     put32(reg(slot, REG_STATUS), 0);
     CHECK(get32(reg(slot, REG_STATUS)) == 0, 0x21);
-}
-
-/* Up to FEATURES_OK, accepting all that is offered. */
-static void negotiate(unsigned slot)
-{
-    put32(reg(slot, REG_STATUS), 0);
-    put32(reg(slot, REG_STATUS), 1);
-    put32(reg(slot, REG_STATUS), 3);
-    for (uint32_t word = 0; word < 2; word++) {
-        put32(reg(slot, REG_DEVICE_FEATURES_SEL), word);
-        uint32_t offered = get32(reg(slot, REG_DEVICE_FEATURES));
-        put32(reg(slot, REG_DRIVER_FEATURES_SEL), word);
-        put32(reg(slot, REG_DRIVER_FEATURES), offered);
-    }
-    put32(reg(slot, REG_STATUS), 11);
-    CHECK((get32(reg(slot, REG_STATUS)) & 8) != 0, 0x22);
-}
-
-static void set_queue(unsigned slot, uint32_t queue, uint32_t size, const struct addresses *at)
-{
-    put32(reg(slot, REG_QUEUE_SEL), queue);
-    put32(reg(slot, REG_QUEUE_NUM), size);
-    set64(slot, REG_QUEUE_DESC, at->desc);
-    set64(slot, REG_QUEUE_DRIVER, at->avail);
-    set64(slot, REG_QUEUE_DEVICE, at->used);
-    put32(reg(slot, REG_QUEUE_READY), 1);
 }
 
 /* The queues that carry a guest's own bytes, one after the other. */
@@ -102,7 +35,7 @@ static void start(unsigned slot)
     clear_rings();
     negotiate(slot);
     set_queue(slot, queue_of[slot], QUEUE_SIZE, &good);
-    put32(reg(slot, REG_STATUS), 15);
+    set_running(slot);
 }
 
 static void put_desc(unsigned i, uint64_t address, uint32_t length, uint16_t flags, uint16_t next)
@@ -198,7 +131,7 @@ static void virtio_queue_sizes(void)
             for (unsigned s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
                 negotiate(slot);
                 set_queue(slot, queues[q], sizes[s], &good);
-                put32(reg(slot, REG_STATUS), 15);
+                set_running(slot);
                 put32(reg(slot, REG_QUEUE_NOTIFY), queues[q]);
             }
         }
@@ -232,7 +165,7 @@ static void virtio_queue_addresses(void)
                 clear_rings();
                 negotiate(slot);
                 set_queue(slot, queue_of[slot], QUEUE_SIZE, &at);
-                put32(reg(slot, REG_STATUS), 15);
+                set_running(slot);
                 put16(AVAIL_GPA + 2, 1);
                 put32(reg(slot, REG_QUEUE_NOTIFY), queue_of[slot]);
             }
@@ -241,7 +174,7 @@ static void virtio_queue_addresses(void)
         clear_rings();
         negotiate(slot);
         set_queue(slot, queue_of[slot], QUEUE_SIZE, &same);
-        put32(reg(slot, REG_STATUS), 15);
+        set_running(slot);
         put_desc(0, DESC_GPA, 64, DESC_WRITE, 0);
         put32(reg(slot, REG_QUEUE_NOTIFY), queue_of[slot]);
         check_alive(slot);
@@ -292,41 +225,6 @@ static void virtio_loops(void)
             start(slot);
             put16(AVAIL_GPA + 2, (uint16_t)jump);
             put32(reg(slot, REG_QUEUE_NOTIFY), queue_of[slot]);
-        }
-        check_alive(slot);
-    }
-}
-
-/* Block requests: 16 bytes of header, data, a status byte. */
-static void block_requests(void)
-{
-    static const struct {
-        uint32_t type;
-        uint64_t sector;
-        uint32_t length;
-    } requests[] = {
-        {0, 0, 512}, {0, UINT64_MAX, 512}, {0, UINT64_MAX / 512, 1024},
-        {1, 0, 512}, {1, UINT64_MAX, 512}, {0, UINT64_C(1) << 54, 4096},
-        {0, 0, 1},   {0, 1, 511},          {1, 0, 513},
-        {4, 0, 512}, {8, 0, 20},           {11, 0, 16},
-        {13, 0, 16}, {99, 0, 512},         {UINT32_MAX, 0, 512},
-    };
-
-    for (unsigned slot = GUEST_VIRTIO_ROOT; slot <= GUEST_VIRTIO_SCRATCH; slot++) {
-        for (unsigned i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
-            for (unsigned shape = 0; shape < 4; shape++) {
-                uint16_t way = requests[i].type == 1 ? 0 : DESC_WRITE;
-
-                start(slot);
-                put32(BUFFER_GPA, requests[i].type);
-                put32(BUFFER_GPA + 4, 0);
-                put64(BUFFER_GPA + 8, requests[i].sector);
-                put_desc(0, BUFFER_GPA, shape == 1 ? 8 : 16, DESC_NEXT, 1);
-                put_desc(1, BUFFER_GPA + 0x1000, requests[i].length,
-                         (shape == 2 ? way ^ DESC_WRITE : way) | DESC_NEXT, 2);
-                put_desc(2, BUFFER_GPA + 0x800, shape == 3 ? 0 : 1, DESC_WRITE, 0);
-                offer(slot, 0);
-            }
         }
         check_alive(slot);
     }
@@ -397,7 +295,6 @@ const struct payload payloads_virtio[] = {
     {"virtio_queue_addresses", virtio_queue_addresses},
     {"virtio_loops", virtio_loops},
     {"virtio_race", virtio_race},
-    {"block_requests", block_requests},
     {"notify_storm", notify_storm},
     {"virtio_works_after_park", virtio_works_after_park},
     {NULL, NULL},
