@@ -449,6 +449,40 @@ static void clients_are_refused_without_descriptors(void **state)
     fixture_free(f);
 }
 
+/* All together may hold so much and no more; what one gives back another may have. */
+static void bodies_are_bounded_in_sum(void **state)
+{
+    static const char waiting[] = "POST /whole HTTP/1.1\r\n" HOST "Content-Length: 100\r\n\r\n";
+    struct fixture *f = fixture_new(NULL);
+    struct client *c = client_new(f);
+    char body[100];
+
+    (void)state;
+    memset(body, 'x', sizeof(body));
+    f->budget.bodies.bytes_max = 150;
+    client_send_text(c, waiting);
+    client_send(c, body, 60);
+    turn_to_rest(f);
+    assert_int_equal(f->budget.bodies.bytes, 60);
+    for (unsigned i = 0; i < 2; i++) {
+        struct client *other = client_new(f);
+
+        client_send_text(other, waiting);
+        client_send(other, body, sizeof(body));
+        struct reply r = client_reply(other);
+        assert_int_equal(r.head.status, i == 0 ? 503 : 200);
+        assert_true(reply_contains(&r, i == 0 ? "too many large requests" : "xxx"));
+        reply_fini(&r);
+        client_free(other);
+        if (i == 0) {
+            client_free(c);
+            turn_to_rest(f);
+            assert_int_equal(f->budget.bodies.bytes, 0);
+        }
+    }
+    fixture_free(f);
+}
+
 /* In place of libc's: fails as the kernel would. */
 static int accept_errno;
 
@@ -490,6 +524,7 @@ int main(void)
         cmocka_unit_test(refused_clients_get_to_read_it),
         cmocka_unit_test(too_many_connections_are_turned_away),
         cmocka_unit_test(clients_are_refused_without_descriptors),
+        cmocka_unit_test(bodies_are_bounded_in_sum),
         cmocka_unit_test(a_kernel_without_memory_is_left_alone),
     };
 

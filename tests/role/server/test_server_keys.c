@@ -85,8 +85,8 @@ static void bad_keys_are_refused(void **state)
 {
     static const char *const bad[] = {"Idempotency-Key:\r\n", "Idempotency-Key: \"a\"\r\n",
                                       "Idempotency-Key: a b\r\n",
-                                      "Idempotency-Key: 01234567890123456789012345678901234567890"
-                                      "123456789012345678901234\r\n"};
+                                      ("Idempotency-Key: 0123456789012345678901234567890123456789"
+                                       "0123456789012345678901234\r\n")};
     struct fixture *f = fixture_new(NULL);
 
     (void)state;

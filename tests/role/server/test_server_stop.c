@@ -73,6 +73,26 @@ static void an_idle_server_stops_at_once(void **state)
     fixture_free(f);
 }
 
+static void a_server_that_cannot_start_leaves_nothing(void **state)
+{
+    struct exchange_budget budget = EXCHANGE_BUDGET_INIT;
+    struct error e = ERROR_INIT;
+    struct server *server = NULL;
+    uv_loop_t loop;
+
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    const struct server_options options = {
+        .loop = &loop, .routes = routes, .route_count = 1, .budget = &budget};
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC); /* nothing to wait for */
+    assert_int_equal(server_new(&options, fd, &server, &e), -1);
+    assert_int_equal(e.code, ERR_INTERNAL);
+    assert_null(server);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 /* Many clients doing anything in any order; at the end every exchange has been closed. */
 static void a_random_walk_leaves_nothing(void **state)
 {
@@ -143,6 +163,7 @@ int main(void)
         cmocka_unit_test(a_stop_lets_requests_finish),
         cmocka_unit_test(a_stop_ends_at_its_deadline),
         cmocka_unit_test(an_idle_server_stops_at_once),
+        cmocka_unit_test(a_server_that_cannot_start_leaves_nothing),
         cmocka_unit_test(a_random_walk_leaves_nothing),
     };
 

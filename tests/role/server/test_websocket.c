@@ -185,7 +185,7 @@ static void slow_clients(void **state)
     for (const char *p = "\x82\x83\0\0\0\0abc"; p < &"\x82\x83\0\0\0\0abc"[9]; p++)
         client_send(c, p, 1);
     for (unsigned i = 0; i < 3; i++)
-        expect_frame(c, FIN | BINARY, "abc" + i, 1);
+        expect_frame(c, FIN | BINARY, &"abc"[i], 1);
     client_free(c);
 }
 
