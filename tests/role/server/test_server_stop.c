@@ -93,7 +93,8 @@ static void a_server_that_cannot_start_leaves_nothing(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
-/* Many clients doing anything in any order; at the end every exchange has been closed. */
+/* Many clients doing anything in any order: whatever they leave a connection in, the loop comes to
+ * rest, and at the end every exchange has been closed. */
 static void a_random_walk_leaves_nothing(void **state)
 {
     static const char *const texts[] = {
@@ -119,6 +120,7 @@ static void a_random_walk_leaves_nothing(void **state)
                                           .idle_timeout_ms = SHORT_MS,
                                           .stall_timeout_ms = SHORT_MS,
                                           .linger_ms = SHORT_MS};
+    static const char flood[HTTP_INPUT_BYTES_MAX] = "GET /chunked/300000 HTTP/1.1\r\n" HOST "\r\n";
     struct fixture *f = fixture_new(&limits);
     struct client *clients[16] = {NULL};
     unsigned seed = 20261121;
@@ -144,9 +146,15 @@ static void a_random_walk_leaves_nothing(void **state)
             const char *text = texts[(seed >> 8) % (sizeof(texts) / sizeof(texts[0]))];
             size_t size = strlen(text);
             (void)client_push(*c, text, action == 11 ? size / 2 : size);
+        } else if (action == 12) {
+            (void)!send((*c)->fd, "!", 1, MSG_OOB | MSG_NOSIGNAL);
+        } else if (action == 13) {
+            (void)client_push(*c, flood, sizeof(flood));
         }
         fake_clock_move_ms((seed >> 24) % 4);
         turn(f);
+        if (step % 16 == 0)
+            turn_to_rest(f);
     }
     for (size_t i = 0; i < 16; i++) {
         if (clients[i] != NULL)
