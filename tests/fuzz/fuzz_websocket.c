@@ -41,9 +41,9 @@ static struct {
     struct buffer sent;
 } owner;
 
-/* What a client that keeps the rules has said so far; `is_lawful` until it does not. */
+/* What a client that keeps the rules has said so far. */
 static struct {
-    bool is_lawful;
+    enum { LAWFUL, ENDED, LAWLESS } state; /* ENDED: what it says from now on is heard by nobody */
     struct buffer bytes, texts;
     struct buffer pending; /* not given to the WebSocket yet */
 } client;
@@ -91,6 +91,7 @@ static void owner_pause(bool is_paused)
     else
         websocket_resume(owner.socket);
     owner.is_inside = false;
+    assert(!is_paused || fake_exchange.is_paused || fake_exchange.is_over);
 }
 
 static void on_bytes(void *arg, const uint8_t *data, size_t size)
@@ -136,14 +137,15 @@ static void check_lawful(void)
         const struct buffer *heard, *said;
     } both[] = {{&owner.bytes, &client.bytes}, {&owner.texts, &client.texts}};
 
-    for (size_t i = 0; client.is_lawful && i < 2; i++) {
+    for (size_t i = 0; client.state != LAWLESS && i < 2; i++) {
         size_t size = both[i].heard->size;
 
         assert(size <= both[i].said->size);
         assert(size == 0 ||
                memcmp(buffer_bytes(both[i].heard), buffer_bytes(both[i].said), size) == 0);
         /* All was heard, where nothing waits and nobody has ended it. */
-        if (client.pending.size == 0 && !fake_exchange.is_over && !owner.has_closed)
+        if (client.state == LAWFUL && client.pending.size == 0 && !fake_exchange.is_over &&
+            !owner.has_closed)
             assert(size == both[i].said->size);
     }
 }
@@ -202,10 +204,10 @@ static void step_message(struct wire_reader *r)
         memcpy(bytes, given, part < size ? part : size);
     if (opcode == CLOSE ||
         (opcode == TEXT && (size > WEBSOCKET_TEXT_MAX || !utf8_valid((const char *)bytes, size))))
-        client.is_lawful = false;
-    if (client.is_lawful && opcode == TEXT)
+        client.state = client.state == LAWFUL ? ENDED : client.state;
+    if (client.state == LAWFUL && opcode == TEXT)
         note(&client.texts, TEXT, bytes, size);
-    if (client.is_lawful && opcode == BINARY) {
+    if (client.state == LAWFUL && opcode == BINARY) {
         int failed = buffer_append(&client.bytes, bytes, size);
         assert(failed == 0);
     }
@@ -226,7 +228,7 @@ static void step_noise(struct wire_reader *r)
     const uint8_t *bytes = wire_get_bytes(r, size);
     if (bytes == NULL)
         return;
-    client.is_lawful = false;
+    client.state = LAWLESS;
     int failed = buffer_append(&client.pending, bytes, size);
     assert(failed == 0);
 }
@@ -241,7 +243,8 @@ static void step_drain(size_t size)
         fake_exchange.on_drain(&fake_exchange);
 }
 
-static void step(struct wire_reader *r)
+/* Whether what the client has said is on its way now; else more will come with it. */
+static bool step(struct wire_reader *r)
 {
     static const uint8_t zeros[UINT16_MAX];
     uint8_t kind = wire_get_u8(r), value;
@@ -276,6 +279,7 @@ static void step(struct wire_reader *r)
         for (unsigned i = 0; i < 4; i++)
             owner_send(BINARY, zeros, UINT16_MAX);
     }
+    return kind < 0x80;
 }
 
 /* --- What has gone out --------------------------------------------------------------------------
@@ -363,6 +367,9 @@ static void check_answer(const char *key)
                      fake_exchange.headers);
     enum http_result result = http_response_parse(text, (size_t)n, &scanned, HTTP_GET, &head, &e);
     assert(result == HTTP_DONE);
+    /* RFC 6455 1.3 */
+    if (strcmp(key, "dGhlIHNhbXBsZSBub25jZQ==") == 0)
+        assert(strstr(text, ": s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n") != NULL);
     int ours = websocket_response_check(&head, key, &e);
     assert(ours == 0);
     int theirs = websocket_response_check(&head, other, &e);
@@ -372,9 +379,10 @@ static void check_answer(const char *key)
 static void run(struct wire_reader *r, size_t piece)
 {
     for (unsigned i = 0; i < STEPS_MAX && r->left > 0 && !r->bad && !fake_exchange.is_over; i++) {
-        step(r);
-        feed(piece);
+        if (step(r))
+            feed(piece);
     }
+    feed(piece);
     if (!fake_exchange.is_over)
         fake_exchange.on_end(&fake_exchange, NULL);
     assert(fake_exchange.is_over);
@@ -391,7 +399,6 @@ static void reset(void)
     memset(&fake_exchange, 0, sizeof(fake_exchange));
     memset(&owner, 0, sizeof(owner));
     memset(&client, 0, sizeof(client));
-    client.is_lawful = true;
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
         *buffers[i] = (struct buffer)BUFFER_INIT(BUFFER_MAX);
 }

@@ -91,6 +91,7 @@ static void take_chunk(wslay_event_context_ptr ctx,
     } else if (buffer_append(&s->text, chunk->data, chunk->data_length) != 0) {
         (void)wslay_event_queue_close(ctx, WEBSOCKET_TOO_LARGE, NULL, 0);
         wslay_event_shutdown_read(ctx);
+        s->closing = true; /* wslay still ends the message, of which a part is missing */
     }
 }
 

@@ -58,6 +58,7 @@ struct fixture {
     bool socket_mute; /* it takes nothing that the client sends */
     uint64_t socket_bytes;
     size_t socket_text_max;
+    unsigned socket_texts;
 };
 
 struct download {
@@ -402,6 +403,7 @@ static inline void echo_text(void *arg, const char *text, size_t size)
 {
     struct echo *o = arg;
 
+    o->f->socket_texts++;
     if (size > o->f->socket_text_max)
         o->f->socket_text_max = size;
     if (size == 3 && memcmp(text, "bye", 3) == 0) {

@@ -278,6 +278,7 @@ static void lengths_past_the_limits(void **state)
     expect_frame(c, FIN | TEXT, text, sizeof(text) - 1);
     send_frame(c, FIN | TEXT, text, sizeof(text));
     expect_close(c, 1009);
+    assert_int_equal(f->socket_texts, 1); /* of the long one not even the part that fits */
     /* A text that never ends, in the smallest pieces. */
     c = connect_socket(f);
     send_frame(c, TEXT, "x", 1);
