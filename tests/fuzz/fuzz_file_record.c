@@ -20,6 +20,7 @@ static void check(const struct file_record *r, enum file_names names,
     struct json_writer w;
     cJSON *tree = NULL;
 
+    assert(r->size <= INT64_MAX && r->mtime_ns < 1000000000);
     assert(memchr(r->name, '\0', r->name_size) == NULL);
     assert(memchr(r->target, '\0', r->target_size) == NULL);
     if (names == FILE_NAMES_ENTRY) {

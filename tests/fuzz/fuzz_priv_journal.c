@@ -70,6 +70,10 @@ static void check(const uint8_t *bytes, size_t size)
 
         assert(p->slot < SANDBOX_COUNT_MAX && p->pid >= 0 && p->pid < 1 << 22);
         assert(i == 0 || p->slot > content.processes[i - 1].slot);
+        /* It is the record of that slot which says so. */
+        uint32_t fields[2];
+        memcpy(fields, bytes + JOURNAL_ENTRY_BYTES * (p->slot + 1) + 8, sizeof(fields));
+        assert(fields[0] == p->slot && fields[1] == (uint32_t)p->pid);
     }
     if (memcmp(&content.header, &none, sizeof(none)) == 0) {
         assert(content.count == 0 && (result != 0 || size == 0));
@@ -108,6 +112,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     uint8_t bytes[GOOD_BYTES];
     make_good(bytes);
+    if (size == 1) {
+        struct error e = ERROR_INIT;
+        int result = journal_parse(bytes, sizeof(bytes), &content, &e);
+        assert(result == 0 && content.count == 3);
+    }
     for (size_t at = 1; size - at >= EDIT_BYTES; at += EDIT_BYTES)
         bytes[((size_t)data[at] | (size_t)data[at + 1] << 8) % sizeof(bytes)] ^= data[at + 2];
     for (size_t at = 0; at < sizeof(bytes); at += JOURNAL_ENTRY_BYTES) {

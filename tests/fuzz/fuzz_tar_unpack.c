@@ -21,7 +21,7 @@
 
 #define BLOCK      512u
 #define INPUT_MAX  (64 * KIB)
-#define REPEATED   (3 * TAR_HEADER_BYTES_MAX)
+#define REPEATED   (16 * TAR_HEADER_BYTES_MAX)
 #define OUTPUT_MAX (256 * KIB) /* then nobody takes it any more */
 #define MEMORY_MAX (4 * MIB)
 
