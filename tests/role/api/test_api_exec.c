@@ -1,5 +1,6 @@
 /* POST .../exec: requests judged, replies buffered and streamed, slow and vanishing clients. */
 #include "api_fixture.h"
+#include "tests/fake_clock.h"
 
 #define EXEC   "/v1/sandboxes/sb_1/exec"
 #define NDJSON "application/x-ndjson"
@@ -11,9 +12,11 @@ static void test_buffered(void **state)
     request_json(f, EXEC, NULL, "{\"argv\":[\"echo\",\"hi\"],\"timeout_ms\":5000}");
     uint32_t s = take_open(f);
     fake_exec_info(&f->agent, s, 12);
+    fake_clock_move_ms(20);
     fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_OUT, "hi\n", 3);
     fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_ERR, "\xff\x00", 2);
     assert_int_equal(reply_status(f), 0);
+    fake_clock_move_ms(3);
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_EXITED, 3);
     cJSON *tree = reply_json(f, 200);
     assert_string_equal(json_text(tree, "end"), "exited");
@@ -23,10 +26,10 @@ static void test_buffered(void **state)
     assert_string_equal(json_text(tree, "stderr_base64"), "/wA=");
     assert_true(cJSON_IsFalse(cJSON_GetObjectItem(tree, "truncated")));
     const cJSON *usage = cJSON_GetObjectItem(tree, "usage");
-    assert_true(json_number(usage, "wall_ms") > 0);
+    assert_true(json_number(usage, "wall_ms") == 23);
     assert_int_equal(json_number(usage, "user_ms"), 3);
     assert_int_equal(json_number(usage, "max_rss_bytes"), 4096);
-    assert_true(json_number(cJSON_GetObjectItem(tree, "times"), "first_output_ms") > 0);
+    assert_true(json_number(cJSON_GetObjectItem(tree, "times"), "first_output_ms") == 20);
     cJSON_Delete(tree);
 }
 
@@ -170,10 +173,12 @@ static void test_limits_and_losses(void **state)
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(tree, "exit_code")));
     cJSON_Delete(tree);
 
-    request_json(f, EXEC, NULL, "{\"shell\":\"sleep 9\",\"timeout_ms\":5}");
+    request_json(f, EXEC, NULL, "{\"shell\":\"sleep 9\",\"timeout_ms\":5000}");
     s = take_open(f);
     fake_exec_info(&f->agent, s, 1);
-    (void)usleep(10000);
+    fake_clock_move_ms(4999);
+    assert_false(fake_recv(&f->agent, &f->frame));
+    fake_clock_move_ms(2);
     assert_true(fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
     fake_exec_end(&f->agent, s, CHANNEL_EXEC_SIGNALED, 9);
     tree = reply_json(f, 200);

@@ -1,5 +1,6 @@
 /* Background processes: started, listed, followed, replayed, fed, signaled, waited for, removed. */
 #include "api_fixture.h"
+#include "tests/fake_clock.h"
 
 #define EXEC      "/v1/sandboxes/sb_1/exec"
 #define PROCESSES "/v1/sandboxes/sb_1/processes"
@@ -332,8 +333,10 @@ static void test_wait(void **state)
     cJSON *tree = get(f, PROCESSES "/7?wait_ms=0", 200);
     assert_string_equal(json_text(tree, "state"), "running");
     cJSON_Delete(tree);
-    request(f, "GET", PROCESSES "/7?wait_ms=1", NULL, "", 0);
-    (void)usleep(5000);
+    request(f, "GET", PROCESSES "/7?wait_ms=1000", NULL, "", 0);
+    fake_clock_move_ms(999);
+    assert_int_equal(reply_status(f), 0);
+    fake_clock_move_ms(2);
     tree = reply_json(f, 200);
     assert_string_equal(json_text(tree, "state"), "running");
     cJSON_Delete(tree);

@@ -1,5 +1,6 @@
 /* Commands in a session: what its shell is given, and what becomes of what it says. */
 #include "api_fixture.h"
+#include "tests/fake_clock.h"
 
 #define EXEC   "/v1/sandboxes/sb_1/exec"
 #define NDJSON "application/x-ndjson"
@@ -143,9 +144,11 @@ static void test_cuts(void **state)
     report(f, &s, "0 /");
     expect_result(f, "exited", 0, "", "", "/");
 
-    send_request(f, NULL, "sleep 9", ",\"timeout_ms\":5");
+    send_request(f, NULL, "sleep 9", ",\"timeout_ms\":5000");
     take_input(f, &s);
-    (void)usleep(10000);
+    fake_clock_move_ms(4999);
+    assert_false(fake_recv(&f->agent, &f->frame));
+    fake_clock_move_ms(2);
     assert_true(fake_expect(&f->agent, CHANNEL_SIGNAL, &f->frame));
     report(f, &s, "137 /x");
     expect_result(f, "timeout", -1, "", "", "/x");

@@ -7,19 +7,14 @@
 
 #include "base/tree.h"
 
-#define TAR     "/v1/sandboxes/sb_1/files/tar"
-#define WAIT_MS 10000u
+#define TAR "/v1/sandboxes/sb_1/files/tar"
 
-/* Turns of the loop until `condition` holds; false where it never does. */
-#define EVENTUALLY(f, condition)                                                                   \
-    ({                                                                                             \
-        unsigned turns = 0;                                                                        \
-        for (; !(condition) && turns < WAIT_MS; turns++) {                                         \
-            turn(f);                                                                               \
-            (void)usleep(1000);                                                                    \
-        }                                                                                          \
-        turns < WAIT_MS;                                                                           \
-    })
+/* Turns of the loop until `condition` holds: the thread takes its time. */
+#define UNTIL(f, condition)                                                                        \
+    while (!(condition)) {                                                                         \
+        turn(f);                                                                                   \
+        (void)usleep(1000);                                                                        \
+    }
 
 /* "a" and, `count` - 1 times, "b": files of `size` zeros. */
 static size_t make_archive(uint8_t *bytes, size_t bytes_max, unsigned count, size_t size)
@@ -81,11 +76,9 @@ static void send_tree_end(struct fixture *f, uint32_t s, uint64_t taken, uint64_
 static uint64_t take_lane(struct fixture *f, uint32_t s)
 {
     uint64_t bytes = 0;
-    bool is_there = false;
 
     for (;;) {
-        if (!EVENTUALLY(f, is_there = fake_recv(&f->agent, &f->frame)))
-            fail_msg("no EOF; reply: %.*s", (int)f->reply.size, (char *)f->reply.data);
+        UNTIL(f, fake_recv(&f->agent, &f->frame));
         assert_int_equal(f->frame.h.stream, s);
         if (f->frame.h.type == CHANNEL_EOF)
             return bytes;
@@ -117,7 +110,7 @@ static void test_put(void **state)
 
     assert_true(bytes > 2 * 4096 && bytes < size);
     send_tree_end(f, s, bytes, 2);
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     cJSON *reply = reply_json(f, 200);
     assert_string_equal(json_text(reply, "path"), "/workspace/x");
     assert_true(json_number(reply, "files") == 2 && json_number(reply, "directories") == 7);
@@ -134,7 +127,7 @@ static void test_put_refused(void **state)
     uint32_t s = put_archive(f, size > 10240 ? 7000 : size / 2);
 
     send_tree_end(f, s, take_lane(f, s), 1);
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     assert_non_null(strstr(reply_body(f), "16 entries were unpacked"));
     expect_error(f, 422, "archive_refused", "");
 }
@@ -151,7 +144,7 @@ static void test_put_guest_fails(void **state)
     for (size_t i = 0; i < 2; i++) {
         uint32_t s = put_archive(f, make_archive(archive, sizeof(archive), 2, 32768));
         fake_failed(&f->agent, s, cases[i].status, "3 entries were unpacked, then x: no");
-        assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+        UNTIL(f, reply_body(f) != NULL);
         if (strstr(reply_body(f), "3 entries were unpacked, then x: no") == NULL)
             fail_msg("%zu: %s", i, reply_body(f));
         expect_error(f, cases[i].http, cases[i].code, "cannot unpack to");
@@ -166,13 +159,13 @@ static void test_put_guest_lies(void **state)
 
     uint32_t s = put_archive(f, size);
     send_tree_end(f, s, take_lane(f, s) - 1, 2);
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     expect_error(f, 410, "sandbox_gone", "");
     assert_false(f->sandbox.alive);
     give_agent(f);
     s = put_archive(f, size);
     send_tree_end(f, s, 0, 2); /* before the end */
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     expect_error(f, 410, "sandbox_gone", "");
     assert_false(f->sandbox.alive);
 }
@@ -212,7 +205,7 @@ static void test_put_large(void **state)
     }
     assert_true(bytes > 2 * FILE_BYTES);
     send_tree_end(f, s, bytes, 2);
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     cJSON_Delete(reply_json(f, 200));
 }
 
@@ -227,7 +220,7 @@ static void test_put_skips_the_rest(void **state)
     uint32_t s = take_tree(f, CHANNEL_OP_TREE_IN, "/x");
     fake_send(&f->agent, CHANNEL_INFO, s, 0, NULL, 0);
     send_tree_end(f, s, take_lane(f, s), 0);
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     expect_error(f, 422, "archive_refused", "");
 }
 
@@ -240,7 +233,6 @@ static void test_put_client_goes(void **state)
                           "Content-Length: 1000000\r\n\r\n",
                           TAR);
     size_t size = make_archive(archive, sizeof(archive), 1, 1 << 19);
-    bool is_there = false;
 
     connect_client(f);
     client_send(f, head, (size_t)length);
@@ -248,7 +240,7 @@ static void test_put_client_goes(void **state)
     uint32_t s = take_tree(f, CHANNEL_OP_TREE_IN, "/x");
     fake_send(&f->agent, CHANNEL_INFO, s, 0, NULL, 0);
     fd_close(&f->client_fd);
-    assert_true(EVENTUALLY(f, is_there = fake_expect(&f->agent, CHANNEL_RESET, &f->frame)));
+    UNTIL(f, fake_expect(&f->agent, CHANNEL_RESET, &f->frame));
     assert_int_equal(f->frame.h.stream, s);
 }
 
@@ -302,7 +294,7 @@ static void test_get(void **state)
     send_entry(f, s, TREE_FILE, "dir/file", 4);
     fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_IN, "tree", 4);
     send_out_end(f, s, 3 + ENTRY_BYTES("") + ENTRY_BYTES("dir/file") + 4);
-    assert_true(EVENTUALLY(f, (free(body), body = reply_chunks(f, &size, &is_whole), is_whole)));
+    UNTIL(f, (free(body), body = reply_chunks(f, &size, &is_whole), is_whole));
     assert_int_equal(reply_status(f), 200);
     assert_non_null(strstr((char *)buffer_bytes(&f->reply), "X-Cloche-Skipped: 5\r\n"));
     assert_non_null(strstr((char *)buffer_bytes(&f->reply), "application/x-tar\r\n"));
@@ -342,8 +334,8 @@ static void test_get_hostile(void **state)
             send_entry(f, s, TREE_FILE, "file", 1000);
         if (i == 2)
             send_out_end(f, s, 3 + ENTRY_BYTES("") + ENTRY_BYTES("file"));
-        assert_true(EVENTUALLY(f, !f->sandbox.alive));
-        assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+        UNTIL(f, !f->sandbox.alive);
+        UNTIL(f, reply_body(f) != NULL);
         expect_error(f, 410, "sandbox_gone", "protocol");
         give_agent(f);
     }
@@ -383,7 +375,7 @@ static void test_get_large(void **state)
     }
     assert_int_equal(f->client_fd, client_fd);
     send_out_end(f, s, 3 + ENTRY_BYTES("") + ENTRY_BYTES("big") + total);
-    assert_true(EVENTUALLY(f, (free(body), body = reply_chunks(f, &size, &is_whole), is_whole)));
+    UNTIL(f, (free(body), body = reply_chunks(f, &size, &is_whole), is_whole));
     assert_int_equal(size, total + 3 * 512);
     free(body);
 }
@@ -400,9 +392,9 @@ static void test_get_fails_late(void **state)
     send_entry(f, s, TREE_FILE, "file", 10 * sizeof(zeros));
     for (int i = 0; i < 5; i++)
         fake_send(&f->agent, CHANNEL_DATA, s, CHANNEL_LANE_IN, zeros, sizeof(zeros));
-    assert_true(EVENTUALLY(f, reply_body(f) != NULL));
+    UNTIL(f, reply_body(f) != NULL);
     fake_failed(&f->agent, s, EIO, "file: became shorter while it was read");
-    assert_true(EVENTUALLY(f, f->client_eof));
+    UNTIL(f, f->client_eof);
     free(reply_chunks(f, &size, &is_whole));
     assert_int_equal(reply_status(f), 200);
     assert_false(is_whole);
