@@ -45,17 +45,17 @@ int exec_reply_start(const struct exec_reply_spec *spec, struct process *p,
 
 /* The exchange takes more; also to be called when a reply about a process that runs already has
  * been started. May call on_end. Accepts NULL. */
-void exec_reply_drain(struct exec_reply *c);
+void exec_reply_drain(struct exec_reply *reply);
 
 /* Offset of the next byte that was not handed out. */
-uint64_t exec_reply_offset(const struct exec_reply *c);
+uint64_t exec_reply_offset(const struct exec_reply *reply);
 
 /* Streamed, from on_end on: hands out `last`, which moves out of it, as the reply's last records,
  * and ends the exchange behind them. */
-void exec_reply_finish(struct exec_reply *c, struct buffer *last);
+void exec_reply_finish(struct exec_reply *reply, struct buffer *last);
 
 /* Appends what was gathered as "stdout" and "stderr" to an object that was begun. */
-void exec_reply_put_output(const struct exec_reply *c, struct json_writer *w);
+void exec_reply_put_output(const struct exec_reply *reply, struct json_writer *w);
 
 /* Ends the command where the reply is its owner, and frees. Accepts NULL. */
-void exec_reply_free(struct exec_reply *c);
+void exec_reply_free(struct exec_reply *reply);

@@ -123,7 +123,7 @@ static void set_command(struct exec_request *r)
     }
 }
 
-static int make_argv(struct exec_request *r, const struct template *t, struct error *e)
+static int make_argv(struct exec_request *r, const struct template *template, struct error *e)
 {
     size_t count = r->fields.shell != NULL ? 3 : (size_t)cJSON_GetArraySize(r->fields.argv);
     const cJSON *item;
@@ -133,7 +133,7 @@ static int make_argv(struct exec_request *r, const struct template *t, struct er
     if (r->argv == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory for argv");
     if (r->fields.shell != NULL) {
-        r->argv[0] = t->shell;
+        r->argv[0] = template->shell;
         r->argv[1] = "-c";
         r->argv[2] = r->fields.shell;
         return 0;
@@ -143,14 +143,15 @@ static int make_argv(struct exec_request *r, const struct template *t, struct er
     return 0;
 }
 
-int exec_request_complete(struct exec_request *r, const struct template *t,
+int exec_request_complete(struct exec_request *r, const struct template *template,
                           const cJSON *sandbox_env, struct error *e)
 {
-    r->cwd = r->fields.cwd != NULL ? r->fields.cwd : t->cwd;
-    if (env_merge_json(&r->env, t->env, e) != 0 || env_merge_json(&r->env, sandbox_env, e) != 0 ||
+    r->cwd = r->fields.cwd != NULL ? r->fields.cwd : template->cwd;
+    if (env_merge_json(&r->env, template->env, e) != 0 ||
+        env_merge_json(&r->env, sandbox_env, e) != 0 ||
         env_merge_json(&r->env, r->fields.env, e) != 0)
         return -1;
-    if (make_argv(r, t, e) != 0)
+    if (make_argv(r, template, e) != 0)
         return -1;
     set_command(r);
     return 0;

@@ -90,7 +90,7 @@ int exec_request_check(struct exec_request *r, struct error *e) __attribute__((w
 
 /* Fills in what the sandbox decides: shell, cwd and the layers of the environment (`sandbox_env` is
  * an object of strings, or NULL). The template and the request's tree must outlive `r`. */
-int exec_request_complete(struct exec_request *r, const struct template *t,
+int exec_request_complete(struct exec_request *r, const struct template *template,
                           const cJSON *sandbox_env, struct error *e)
     __attribute__((warn_unused_result));
 

@@ -163,10 +163,10 @@ static void on_changes_told(void *arg)
 }
 
 /* The reply to a command in the background: that it runs. */
-static void on_started(struct process_follower *f)
+static void on_started(struct process_follower *follower)
 {
-    struct exchange *x = f->owner;
-    struct process *p = f->process;
+    struct exchange *x = follower->owner;
+    struct process *p = follower->process;
     struct buffer out = BUFFER_INIT(PROCESS_DESCRIPTION_MAX);
     struct error e = ERROR_INIT;
     struct json_writer w;
@@ -183,7 +183,7 @@ static void on_started(struct process_follower *f)
         json_end_object(&w);
         exchange_reply_written(x, 201, &w);
     }
-    process_unfollow(f);
+    process_unfollow(follower);
 }
 
 /* Which reply the command gets; `p` has just been started. */

@@ -241,7 +241,7 @@ static void on_collect_end(void *arg, const struct error *why, const struct agen
 /* Starts the next transfer; those that cannot even start are told at once. */
 static void collect_next(struct run_call *call)
 {
-    static const struct guest_call_events calls = {
+    static const struct guest_call_events events = {
         .on_info = on_collect_info, .on_data = on_collect_data, .on_end = on_collect_end};
     struct exchange *x = call->exchange;
 
@@ -252,7 +252,7 @@ static void collect_next(struct run_call *call)
         call->content = (struct buffer)BUFFER_INIT(RUN_COLLECT_BYTES_MAX - call->collected_bytes);
         if (s != NULL &&
             guest_call_read(exchange_loop(x), sandbox_agent(s), call->collect_item->valuestring,
-                            NULL, &calls, call, &call->guest, &e) == 0)
+                            NULL, &events, call, &call->guest, &e) == 0)
             return;
         put_file(call, &e);
     }
@@ -386,8 +386,8 @@ static void on_put_end(void *arg, const struct error *why, const struct agent_en
 
 static void put_next(struct run_call *call)
 {
-    static const struct guest_call_events calls = {.on_writable = on_put_writable,
-                                                   .on_end = on_put_end};
+    static const struct guest_call_events events = {.on_writable = on_put_writable,
+                                                    .on_end = on_put_end};
     struct exchange *x = call->exchange;
     struct error e = ERROR_INIT;
     struct sandbox *s = find_sandbox(call, &e);
@@ -401,7 +401,7 @@ static void put_next(struct run_call *call)
         return;
     }
     const struct run_file *file = &call->request.files[call->file_index];
-    if (guest_call_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &calls, call,
+    if (guest_call_write(exchange_loop(x), sandbox_agent(s), file->path, file->mode, &events, call,
                          &call->guest, &e) != 0)
         reply_error(call, &e);
     else

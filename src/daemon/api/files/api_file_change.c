@@ -100,7 +100,7 @@ static const struct kind kinds[] = {
 };
 
 struct change_call {
-    struct file_call call;
+    struct file_call base;
     const struct kind *kind;
     char other[CHANNEL_PATH_MAX]; /* where the kind has an other_name */
     uint32_t mode;
@@ -162,9 +162,9 @@ static int take_path(const struct path_fields *f, const char *name, bool is_free
 /* --- POST ---------------------------------------------------------------------------------------
  */
 
-static void on_changed(struct file_call *c, uint32_t flags)
+static void on_changed(struct file_call *call, uint32_t flags)
 {
-    const struct change_call *change = (const void *)c;
+    const struct change_call *change = (const void *)call;
     const struct kind *k = change->kind;
     bool has_existed = k->change == CHANNEL_CHANGE_MKDIR && (flags & CHANNEL_END_EXISTED) != 0;
     struct buffer body = BUFFER_INIT(REPLY_MAX);
@@ -174,7 +174,7 @@ static void on_changed(struct file_call *c, uint32_t flags)
     (void)snprintf(mode, sizeof(mode), "%04o", change->mode & 07777);
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    json_put_bytes(&w, k->path_name, c->path, strlen(c->path));
+    json_put_bytes(&w, k->path_name, call->path, strlen(call->path));
     if (k->other_name != NULL)
         json_put_bytes(&w, k->other_name, change->other, strlen(change->other));
     if (k->change == CHANNEL_CHANGE_CHMOD)
@@ -182,50 +182,50 @@ static void on_changed(struct file_call *c, uint32_t flags)
     if (k->change == CHANNEL_CHANGE_MKDIR)
         json_put_bool(&w, "created", !has_existed);
     json_end_object(&w);
-    exchange_reply_written(c->exchange, has_existed ? 200 : k->status, &w);
+    exchange_reply_written(call->exchange, has_existed ? 200 : k->status, &w);
 }
 
-static int send_change(struct file_call *c, struct agent_link *link, const char *verb,
+static int send_change(struct file_call *call, struct agent_link *link, const char *verb,
                        const struct agent_change *change,
-                       void (*on_done)(struct file_call *c, uint32_t flags), struct error *e)
+                       void (*on_done)(struct file_call *call, uint32_t flags), struct error *e)
 {
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     int rc = agent_request_change(&request, change, e);
 
     if (rc == 0)
-        rc = file_call_start(c, link, CHANNEL_OP_CHANGE, verb, &request, on_done, e);
+        rc = file_call_start(call, link, CHANNEL_OP_CHANGE, verb, &request, on_done, e);
     buffer_fini(&request);
     return rc;
 }
 
-static int start_change(struct change_call *c, const void *data, size_t size, struct error *e)
+static int start_change(struct change_call *change, const void *data, size_t size, struct error *e)
 {
-    struct exchange *x = c->call.exchange;
-    const struct kind *k = c->kind;
+    struct exchange *x = change->base.exchange;
+    const struct kind *k = change->kind;
     struct change_fields f = {.parents = true};
     JSON_AUTO cJSON *tree = NULL;
 
     if (json_parse_object(data, size, &tree, e) != 0 ||
         json_read(tree, "", k->fields, k->field_count, &f, e) != 0 ||
-        take_path(&f.path, k->path_name, false, c->call.path, e) != 0)
+        take_path(&f.path, k->path_name, false, change->base.path, e) != 0)
         return -1;
     if (k->other_name != NULL &&
-        take_path(&f.other, k->other_name, k->is_other_free, c->other, e) != 0)
+        take_path(&f.other, k->other_name, k->is_other_free, change->other, e) != 0)
         return -1;
-    c->mode = k->mode;
-    if (f.mode != NULL && file_mode_parse(f.mode, &c->mode, e) != 0)
+    change->mode = k->mode;
+    if (f.mode != NULL && file_mode_parse(f.mode, &change->mode, e) != 0)
         return -1;
     struct sandbox *s = api_sandbox(x, e);
     if (s == NULL)
         return -1;
-    const struct agent_change change = {
+    const struct agent_change wanted = {
         .change = k->change,
         .flags = (k->change == CHANNEL_CHANGE_MKDIR && f.parents ? CHANNEL_CHANGE_PARENTS : 0) |
                  (f.overwrite ? CHANNEL_CHANGE_OVERWRITE : 0),
-        .mode = c->mode,
-        .path = c->call.path,
-        .other = c->other};
-    return send_change(&c->call, sandbox_agent(s), k->verb, &change, on_changed, e);
+        .mode = change->mode,
+        .path = change->base.path,
+        .other = change->other};
+    return send_change(&change->base, sandbox_agent(s), k->verb, &wanted, on_changed, e);
 }
 
 static void on_body(struct exchange *x, const void *data, size_t size)
@@ -236,65 +236,65 @@ static void on_body(struct exchange *x, const void *data, size_t size)
         exchange_reply_error(x, &e);
 }
 
-static void change(struct exchange *x, enum channel_change which)
+static void begin_change(struct exchange *x, enum channel_change which)
 {
     static const char *const no_query[] = {NULL};
-    struct change_call *c = NULL;
+    struct change_call *change = NULL;
     struct error e = ERROR_INIT;
 
     if (exchange_check_query(x, no_query, &e) == 0 && api_sandbox(x, &e) != NULL)
-        c = file_call_new(x, sizeof(*c), "", &e);
-    if (c == NULL) {
+        change = file_call_new(x, sizeof(*change), "", &e);
+    if (change == NULL) {
         exchange_reply_error(x, &e);
         return;
     }
-    c->kind = kind_of(which);
+    change->kind = kind_of(which);
     exchange_read_whole(x, BODY_MAX, on_body);
 }
 
 void api_file_mkdir(struct exchange *x)
 {
-    change(x, CHANNEL_CHANGE_MKDIR);
+    begin_change(x, CHANNEL_CHANGE_MKDIR);
 }
 
 void api_file_rename(struct exchange *x)
 {
-    change(x, CHANNEL_CHANGE_RENAME);
+    begin_change(x, CHANNEL_CHANGE_RENAME);
 }
 
 void api_file_chmod(struct exchange *x)
 {
-    change(x, CHANNEL_CHANGE_CHMOD);
+    begin_change(x, CHANNEL_CHANGE_CHMOD);
 }
 
 void api_file_symlink(struct exchange *x)
 {
-    change(x, CHANNEL_CHANGE_SYMLINK);
+    begin_change(x, CHANNEL_CHANGE_SYMLINK);
 }
 
 /* --- DELETE -------------------------------------------------------------------------------------
  */
 
-static void on_removed(struct file_call *c, uint32_t flags)
+static void on_removed(struct file_call *call, uint32_t flags)
 {
     (void)flags;
-    exchange_reply_empty(c->exchange);
+    exchange_reply_empty(call->exchange);
 }
 
 static int start_remove(struct exchange *x, struct agent_link *link, const char *path,
                         struct error *e)
 {
     bool is_tree = false;
-    struct file_call *c = NULL;
+    struct file_call *call = NULL;
 
     if (exchange_query_bool(x, "recursive", &is_tree, e) != 0 ||
-        (c = file_call_new(x, sizeof(*c), path, e)) == NULL)
+        (call = file_call_new(x, sizeof(*call), path, e)) == NULL)
         return -1;
     const struct agent_change change = {.change = CHANNEL_CHANGE_REMOVE,
                                         .flags = is_tree ? CHANNEL_CHANGE_TREE : 0,
                                         .path = path,
                                         .other = ""};
-    return send_change(c, link, "remove", &change, on_removed, e);
+    return send_change(call, link, "remove", &change, on_removed, e);
 }
 
 void api_file_delete(struct exchange *x)

@@ -15,13 +15,13 @@
 #define REPLY_BYTES_MAX (6 * FILE_RECORDS_BYTES_MAX + FILE_SEARCH_LIMIT_MAX * 256u)
 
 struct list_call {
-    struct file_call call;
+    struct file_call base;
     uint32_t limit;
     char after[FILE_NAME_BYTES];
 };
 
 struct search_call {
-    struct file_call call;
+    struct file_call base;
     uint32_t limit;
     char pattern[FILE_PATTERN_MAX];
 };
@@ -43,7 +43,7 @@ static int take_text(const struct exchange *x, const char *name, char *ret_text,
 /* --- stat ---------------------------------------------------------------------------------------
  */
 
-static void on_stat_done(struct file_call *c, uint32_t flags)
+static void on_stat_done(struct file_call *call, uint32_t flags)
 {
     struct buffer body = BUFFER_INIT(REPLY_BYTES_MAX);
     struct file_record record, other;
@@ -52,21 +52,22 @@ static void on_stat_done(struct file_call *c, uint32_t flags)
     struct json_writer w;
 
     (void)flags;
-    file_records_init(&records, buffer_bytes(&c->records), c->records.size, FILE_NAMES_NONE, "");
+    file_records_init(&records, buffer_bytes(&call->records), call->records.size, FILE_NAMES_NONE,
+                      "");
     int count = file_records_next(&records, &record, &e);
     if (count == 0)
         (void)error_set(&e, ERR_BAD_REQUEST, "no record of a file");
     if (count == 1 && file_records_next(&records, &other, &e) == 1)
         (void)error_set(&e, ERR_BAD_REQUEST, "a second record of one file");
     if (e.code != ERR_NONE) {
-        file_call_accuse(c, &e);
+        file_call_accuse(call, &e);
         return;
     }
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    file_record_put(&record, "path", c->path, &w);
+    file_record_put(&record, "path", call->path, &w);
     json_end_object(&w);
-    exchange_reply_written(c->exchange, 200, &w);
+    exchange_reply_written(call->exchange, 200, &w);
 }
 
 static int start_stat(struct exchange *x, struct agent_link *link, const char *path,
@@ -74,14 +75,14 @@ static int start_stat(struct exchange *x, struct agent_link *link, const char *p
 {
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     bool is_followed = false;
-    struct file_call *c = NULL;
+    struct file_call *call = NULL;
     int rc = exchange_query_bool(x, "follow", &is_followed, e);
 
-    if (rc != 0 || (c = file_call_new(x, sizeof(*c), path, e)) == NULL)
+    if (rc != 0 || (call = file_call_new(x, sizeof(*call), path, e)) == NULL)
         return -1;
     rc = agent_request_stat(&request, is_followed ? CHANNEL_STAT_FOLLOW : 0, path, e);
     if (rc == 0)
-        rc = file_call_start(c, link, CHANNEL_OP_STAT, "look at", &request, on_stat_done, e);
+        rc = file_call_start(call, link, CHANNEL_OP_STAT, "look at", &request, on_stat_done, e);
     buffer_fini(&request);
     return rc;
 }
@@ -106,14 +107,15 @@ struct entries {
 };
 
 /* Writes "entries"; -1 where the guest's records are none, or more than were asked for. */
-static int put_entries(const struct file_call *c, const struct entries *of,
+static int put_entries(const struct file_call *call, const struct entries *of,
                        struct file_record *ret_last, struct json_writer *w, struct error *e)
 {
     struct file_records records;
     uint32_t count = 0;
     int result;
 
-    file_records_init(&records, buffer_bytes(&c->records), c->records.size, of->names, of->after);
+    file_records_init(&records, buffer_bytes(&call->records), call->records.size, of->names,
+                      of->after);
     json_begin_array(w, "entries");
     while ((result = file_records_next(&records, ret_last, e)) == 1) {
         if (++count > of->limit)
@@ -127,22 +129,22 @@ static int put_entries(const struct file_call *c, const struct entries *of,
 }
 
 /* Ends the reply's object and sends it. */
-static void reply_entries(struct file_call *c, struct json_writer *w)
+static void reply_entries(struct file_call *call, struct json_writer *w)
 {
     struct error e = ERROR_INIT;
 
     json_end_object(w);
-    if (exchange_hold(c->exchange, w->out->size, &e) == 0) {
-        exchange_reply_written(c->exchange, 200, w);
+    if (exchange_hold(call->exchange, w->out->size, &e) == 0) {
+        exchange_reply_written(call->exchange, 200, w);
         return;
     }
     buffer_fini(w->out);
-    exchange_reply_error(c->exchange, &e);
+    exchange_reply_error(call->exchange, &e);
 }
 
-static void on_list_done(struct file_call *c, uint32_t flags)
+static void on_list_done(struct file_call *call, uint32_t flags)
 {
-    const struct list_call *list = (const void *)c;
+    const struct list_call *list = (const void *)call;
     const struct entries of = {FILE_NAMES_ENTRY, "name", list->after, list->limit};
     struct buffer body = BUFFER_INIT(REPLY_BYTES_MAX);
     bool is_more = (flags & CHANNEL_END_MORE) != 0;
@@ -152,20 +154,20 @@ static void on_list_done(struct file_call *c, uint32_t flags)
 
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    json_put_bytes(&w, "path", c->path, strlen(c->path));
-    int result = put_entries(c, &of, &last, &w, &e);
+    json_put_bytes(&w, "path", call->path, strlen(call->path));
+    int result = put_entries(call, &of, &last, &w, &e);
     if (result == 0 && is_more && last.name == NULL)
         result = error_set(&e, ERR_BAD_REQUEST, "a page without entries that is not the last");
     if (result != 0) {
         buffer_fini(&body);
-        file_call_accuse(c, &e);
+        file_call_accuse(call, &e);
         return;
     }
     if (is_more)
         json_put_bytes(&w, "next", last.name, last.name_size);
     else
         json_put_null(&w, "next");
-    reply_entries(c, &w);
+    reply_entries(call, &w);
 }
 
 static int start_list(struct exchange *x, struct agent_link *link, const char *path,
@@ -176,7 +178,7 @@ static int start_list(struct exchange *x, struct agent_link *link, const char *p
 
     if (list == NULL)
         return -1;
-    (void)snprintf(list->call.path, sizeof(list->call.path), "%s", path);
+    (void)snprintf(list->base.path, sizeof(list->base.path), "%s", path);
     list->limit = FILE_LIST_LIMIT_MAX;
     int rc = exchange_query_number(x, "limit", 1, FILE_LIST_LIMIT_MAX, &list->limit, e);
     if (rc == 0)
@@ -184,7 +186,7 @@ static int start_list(struct exchange *x, struct agent_link *link, const char *p
     if (rc == 0)
         rc = agent_request_list(&request, list->limit, list->after, path, e);
     if (rc == 0)
-        rc = file_call_start(&list->call, link, CHANNEL_OP_LIST, "list", &request, on_list_done, e);
+        rc = file_call_start(&list->base, link, CHANNEL_OP_LIST, "list", &request, on_list_done, e);
     buffer_fini(&request);
     return rc;
 }
@@ -197,9 +199,9 @@ void api_file_list(struct exchange *x)
     file_path_begin(x, &call);
 }
 
-static void on_search_done(struct file_call *c, uint32_t flags)
+static void on_search_done(struct file_call *call, uint32_t flags)
 {
-    const struct search_call *search = (const void *)c;
+    const struct search_call *search = (const void *)call;
     const struct entries of = {FILE_NAMES_PATH, "path", "", search->limit};
     struct buffer body = BUFFER_INIT(REPLY_BYTES_MAX);
     struct file_record last = {0};
@@ -208,15 +210,15 @@ static void on_search_done(struct file_call *c, uint32_t flags)
 
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    json_put_bytes(&w, "path", c->path, strlen(c->path));
+    json_put_bytes(&w, "path", call->path, strlen(call->path));
     json_put_bytes(&w, "pattern", search->pattern, strlen(search->pattern));
-    if (put_entries(c, &of, &last, &w, &e) != 0) {
+    if (put_entries(call, &of, &last, &w, &e) != 0) {
         buffer_fini(&body);
-        file_call_accuse(c, &e);
+        file_call_accuse(call, &e);
         return;
     }
     json_put_bool(&w, "truncated", (flags & CHANNEL_END_MORE) != 0);
-    reply_entries(c, &w);
+    reply_entries(call, &w);
 }
 
 static int check_pattern(const char *pattern, struct error *e)
@@ -236,7 +238,7 @@ static int start_search(struct exchange *x, struct agent_link *link, const char 
 
     if (search == NULL)
         return -1;
-    (void)snprintf(search->call.path, sizeof(search->call.path), "%s", path);
+    (void)snprintf(search->base.path, sizeof(search->base.path), "%s", path);
     search->limit = FILE_SEARCH_LIMIT;
     int rc = exchange_query_number(x, "limit", 1, FILE_SEARCH_LIMIT_MAX, &search->limit, e);
     if (rc == 0)
@@ -246,7 +248,7 @@ static int start_search(struct exchange *x, struct agent_link *link, const char 
     if (rc == 0)
         rc = agent_request_search(&request, search->limit, path, search->pattern, e);
     if (rc == 0)
-        rc = file_call_start(&search->call, link, CHANNEL_OP_SEARCH, "search", &request,
+        rc = file_call_start(&search->base, link, CHANNEL_OP_SEARCH, "search", &request,
                              on_search_done, e);
     buffer_fini(&request);
     return rc;

@@ -22,20 +22,20 @@ struct watch {
     struct pump pump;         /* of the lines that they make */
 };
 
-static void stop(struct watch *w)
+static void stop(struct watch *watch)
 {
-    pump_stop(&w->pump);
-    guest_call_abandon(w->guest);
-    w->guest = NULL;
+    pump_stop(&watch->pump);
+    guest_call_abandon(watch->guest);
+    watch->guest = NULL;
 }
 
 static void on_close(struct exchange *x)
 {
-    struct watch *w = exchange_user(x);
+    struct watch *watch = exchange_user(x);
 
-    stop(w);
-    buffer_fini(&w->events);
-    free(w);
+    stop(watch);
+    buffer_fini(&watch->events);
+    free(watch);
 }
 
 static void on_gone(struct exchange *x)
@@ -47,85 +47,86 @@ static void on_gone(struct exchange *x)
 /* The next event's line. */
 static int pull_line(void *from, struct buffer *to, struct error *e)
 {
-    struct watch *w = from;
+    struct watch *watch = from;
     size_t used = 0;
-    int result = file_event_take(buffer_bytes(&w->events), w->events.size, to, &used, e);
+    int result = file_event_take(buffer_bytes(&watch->events), watch->events.size, to, &used, e);
 
-    if (result == 0 && w->guest == NULL && w->events.size > 0)
+    if (result == 0 && watch->guest == NULL && watch->events.size > 0)
         return error_set(e, ERR_BAD_REQUEST, "agent: half an event at its end");
     if (result == 1) {
-        buffer_consume(&w->events, used);
-        if (w->guest != NULL)
-            guest_call_consume(w->guest, used);
+        buffer_consume(&watch->events, used);
+        if (watch->guest != NULL)
+            guest_call_consume(watch->guest, used);
     }
     return result;
 }
 
 static void on_broken(void *arg, const struct error *why)
 {
-    struct watch *w = arg;
+    struct watch *watch = arg;
     struct error e = *why;
 
-    stop(w);
+    stop(watch);
     if (why->code == ERR_BAD_REQUEST)
-        file_path_accuse(w->exchange, why, &e);
-    exchange_reply_error(w->exchange, &e);
+        file_path_accuse(watch->exchange, why, &e);
+    exchange_reply_error(watch->exchange, &e);
 }
 
 static void on_drain(struct exchange *x)
 {
-    struct watch *w = exchange_user(x);
+    struct watch *watch = exchange_user(x);
 
-    pump_run(&w->pump);
+    pump_run(&watch->pump);
 }
 
 static void on_info(void *arg, const struct agent_info *info)
 {
     static const char line[] = "{\"type\":\"watching\"}\n";
     static const struct pump_source lines = {.pull = pull_line};
-    struct watch *w = arg;
+    struct watch *watch = arg;
     const struct pump_spec spec = {.source = &lines,
-                                   .from = w,
+                                   .from = watch,
                                    .sink = &pump_to_reply,
-                                   .to = w->exchange,
+                                   .to = watch->exchange,
                                    .leftover_max = FILE_EVENT_LINE_MAX,
                                    .on_broken = on_broken,
-                                   .arg = w};
+                                   .arg = watch};
 
     (void)info;
-    exchange_start(w->exchange, 200, NDJSON_TYPE, EXCHANGE_LENGTH_UNKNOWN, on_drain);
-    if (exchange_write(w->exchange, line, sizeof(line) - 1) == 0) {
-        pump_init(&w->pump, &spec);
+    exchange_start(watch->exchange, 200, NDJSON_TYPE, EXCHANGE_LENGTH_UNKNOWN, on_drain);
+    if (exchange_write(watch->exchange, line, sizeof(line) - 1) == 0) {
+        pump_init(&watch->pump, &spec);
     } else {
-        stop(w);
-        exchange_abort(w->exchange);
+        stop(watch);
+        exchange_abort(watch->exchange);
     }
 }
 
 static void on_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct watch *w = arg;
+    struct watch *watch = arg;
 
-    if (buffer_append(&w->events, data, size) == 0) {
-        pump_run(&w->pump);
+    if (buffer_append(&watch->events, data, size) == 0) {
+        pump_run(&watch->pump);
     } else {
-        stop(w);
-        exchange_abort(w->exchange);
+        stop(watch);
+        exchange_abort(watch->exchange);
     }
 }
 
 /* The directory is gone, or the sandbox. */
 static void on_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct watch *w = arg;
+    struct watch *watch = arg;
 
     (void)end;
-    w->guest = NULL;
+    watch->guest = NULL;
     if (why == NULL) {
-        pump_end(&w->pump);
+        pump_end(&watch->pump);
     } else {
-        stop(w);
-        exchange_reply_error(w->exchange, why); /* cuts the connection if the reply has started */
+        stop(watch);
+        exchange_reply_error(watch->exchange,
+                             why); /* cuts the connection if the reply has started */
     }
 }
 
@@ -135,22 +136,22 @@ static int start(struct exchange *x, struct agent_link *link, const char *path, 
         .on_info = on_info, .on_data = on_data, .on_end = on_end};
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
     bool is_tree = false;
-    struct watch *w = NULL;
+    struct watch *watch = NULL;
 
     if (exchange_query_bool(x, "recursive", &is_tree, e) != 0)
         return -1;
-    w = calloc(1, sizeof(*w));
-    if (w == NULL)
+    watch = calloc(1, sizeof(*watch));
+    if (watch == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory");
-    w->exchange = x;
-    w->events = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES);
-    exchange_set_user(x, w);
+    watch->exchange = x;
+    watch->events = (struct buffer)BUFFER_INIT(CHANNEL_WINDOW_BYTES);
+    exchange_set_user(x, watch);
     exchange_on_close(x, on_close);
     exchange_on_gone(x, on_gone);
     int rc = agent_request_watch(&request, is_tree ? CHANNEL_WATCH_TREE : 0, path, e);
     if (rc == 0)
         rc = guest_call_ask(exchange_loop(x), link, CHANNEL_OP_WATCH, "watch", path, &request,
-                            &events, w, &w->guest, e);
+                            &events, watch, &watch->guest, e);
     buffer_fini(&request);
     return rc;
 }

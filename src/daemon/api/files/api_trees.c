@@ -60,21 +60,21 @@ static void finish_thread(void *to)
 static const struct pump_source from_thread = {.pause = pause_thread, .resume = resume_thread};
 static const struct pump_sink to_thread = {.write = write_thread, .end = finish_thread};
 
-static void stop(struct transfer *t)
+static void stop(struct transfer *transfer)
 {
-    pump_stop(&t->in);
-    pump_stop(&t->out);
-    guest_call_abandon(t->guest);
-    t->guest = NULL;
-    tar_thread_abandon(t->thread);
-    t->thread = NULL;
+    pump_stop(&transfer->in);
+    pump_stop(&transfer->out);
+    guest_call_abandon(transfer->guest);
+    transfer->guest = NULL;
+    tar_thread_abandon(transfer->thread);
+    transfer->thread = NULL;
 }
 
 /* Whatever is wrong ends both sides. */
-static void fail(struct transfer *t, const struct error *why)
+static void fail(struct transfer *transfer, const struct error *why)
 {
-    stop(t);
-    exchange_reply_error(t->exchange, why);
+    stop(transfer);
+    exchange_reply_error(transfer->exchange, why);
 }
 
 static void on_broken(void *arg, const struct error *why)
@@ -84,10 +84,10 @@ static void on_broken(void *arg, const struct error *why)
 
 static void on_close(struct exchange *x)
 {
-    struct transfer *t = exchange_user(x);
+    struct transfer *transfer = exchange_user(x);
 
-    stop(t);
-    free(t);
+    stop(transfer);
+    free(transfer);
 }
 
 /* The client has vanished: what was unpacked stays. */
@@ -106,115 +106,116 @@ static struct transfer *begin(struct exchange *x, struct agent_link *link, const
     enum channel_op op = direction == TAR_UNPACK ? CHANNEL_OP_TREE_IN : CHANNEL_OP_TREE_OUT;
     const char *verb = direction == TAR_UNPACK ? "unpack to" : "pack";
     struct buffer request = BUFFER_INIT(CHANNEL_OPEN_MAX);
-    struct transfer *t = calloc(1, sizeof(*t));
+    struct transfer *transfer = calloc(1, sizeof(*transfer));
 
-    if (t == NULL) {
+    if (transfer == NULL) {
         (void)error_set(e, ERR_INTERNAL, "out of memory for a tree's transfer");
         return NULL;
     }
-    t->exchange = x;
-    (void)snprintf(t->path, sizeof(t->path), "%s", path);
-    exchange_set_user(x, t);
+    transfer->exchange = x;
+    (void)snprintf(transfer->path, sizeof(transfer->path), "%s", path);
+    exchange_set_user(x, transfer);
     exchange_on_close(x, on_close);
     exchange_on_gone(x, on_gone);
-    int rc = tar_thread_new(exchange_loop(x), direction, thread_calls, t, &t->thread, e);
+    int rc =
+        tar_thread_new(exchange_loop(x), direction, thread_calls, transfer, &transfer->thread, e);
     if (rc == 0)
         rc = agent_request_tree(&request, op, path, e);
     if (rc == 0)
-        rc = guest_call_ask(exchange_loop(x), link, op, verb, path, &request, guest_events, t,
-                            &t->guest, e);
+        rc = guest_call_ask(exchange_loop(x), link, op, verb, path, &request, guest_events,
+                            transfer, &transfer->guest, e);
     buffer_fini(&request);
-    return rc == 0 ? t : NULL;
+    return rc == 0 ? transfer : NULL;
 }
 
 /* --- PUT ----------------------------------------------------------------------------------------
  */
 
-static void reply_put(struct transfer *t, const struct agent_end *end)
+static void reply_put(struct transfer *transfer, const struct agent_end *end)
 {
     struct buffer body = BUFFER_INIT(8 * CHANNEL_PATH_MAX);
     struct json_writer w;
 
     json_writer_init(&w, &body);
     json_begin_object(&w, NULL);
-    json_put_bytes(&w, "path", t->path, strlen(t->path));
+    json_put_bytes(&w, "path", transfer->path, strlen(transfer->path));
     json_put_int(&w, "files", (int64_t)end->files);
     json_put_int(&w, "directories", (int64_t)end->directories);
     json_put_int(&w, "symlinks", (int64_t)end->symlinks);
     json_put_int(&w, "bytes", (int64_t)end->content_bytes);
     json_end_object(&w);
-    exchange_reply_written(t->exchange, 200, &w);
+    exchange_reply_written(transfer->exchange, 200, &w);
 }
 
 /* The guest has done with all that it was given, which is all there was before the fault where the
  * archive has one. */
 static void on_put_guest_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    t->guest = NULL;
+    transfer->guest = NULL;
     if (why != NULL) {
-        fail(t, why);
-    } else if (t->is_refused) {
-        size_t used = strlen(t->why.cause);
-        (void)snprintf(t->why.cause + used, sizeof(t->why.cause) - used,
+        fail(transfer, why);
+    } else if (transfer->is_refused) {
+        size_t used = strlen(transfer->why.cause);
+        (void)snprintf(transfer->why.cause + used, sizeof(transfer->why.cause) - used,
                        "%s%" PRIu64 " entries were unpacked before it", used > 0 ? "; " : "",
                        end->files + end->directories + end->symlinks);
-        fail(t, &t->why);
+        fail(transfer, &transfer->why);
     } else {
-        reply_put(t, end);
+        reply_put(transfer, end);
     }
 }
 
 static void on_put_guest_writable(void *arg)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    pump_run(&t->out);
+    pump_run(&transfer->out);
 }
 
 static void on_put_thread_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    pump_data(&t->out, data, size);
+    pump_data(&transfer->out, data, size);
 }
 
 static void on_put_thread_end(void *arg, const struct error *why)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    t->thread = NULL;
+    transfer->thread = NULL;
     if (why != NULL) {
-        t->is_refused = true;
-        t->why = *why;
+        transfer->is_refused = true;
+        transfer->why = *why;
     }
-    pump_discard(&t->in); /* a body that nobody needs any more is skipped */
-    pump_end(&t->out);
+    pump_discard(&transfer->in); /* a body that nobody needs any more is skipped */
+    pump_end(&transfer->out);
 }
 
 static void on_put_thread_writable(void *arg)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    pump_run(&t->in);
+    pump_run(&transfer->in);
 }
 
 static void on_put_body(struct exchange *x, const void *data, size_t size)
 {
-    struct transfer *t = exchange_user(x);
+    struct transfer *transfer = exchange_user(x);
 
-    pump_data(&t->in, data, size);
+    pump_data(&transfer->in, data, size);
 }
 
 static void on_put_body_end(struct exchange *x, const struct error *failure)
 {
-    struct transfer *t = exchange_user(x);
+    struct transfer *transfer = exchange_user(x);
 
     if (failure != NULL)
-        fail(t, failure);
+        fail(transfer, failure);
     else
-        pump_end(&t->in);
+        pump_end(&transfer->in);
 }
 
 static int start_put(struct exchange *x, struct agent_link *link, const char *path, struct error *e)
@@ -224,26 +225,26 @@ static int start_put(struct exchange *x, struct agent_link *link, const char *pa
                                                          .on_end = on_put_thread_end};
     static const struct guest_call_events guest_events = {.on_writable = on_put_guest_writable,
                                                           .on_end = on_put_guest_end};
-    struct transfer *t = begin(x, link, path, TAR_UNPACK, &thread_calls, &guest_events, e);
+    struct transfer *transfer = begin(x, link, path, TAR_UNPACK, &thread_calls, &guest_events, e);
 
-    if (t == NULL)
+    if (transfer == NULL)
         return -1;
     const struct pump_spec in = {.source = &pump_from_body,
                                  .from = x,
                                  .sink = &to_thread,
-                                 .to = t->thread,
+                                 .to = transfer->thread,
                                  .leftover_max = PUMP_BODY_LEFTOVER_MAX,
                                  .on_broken = on_broken,
-                                 .arg = t};
+                                 .arg = transfer};
     const struct pump_spec out = {.source = &from_thread,
-                                  .from = t->thread,
+                                  .from = transfer->thread,
                                   .sink = &pump_to_guest,
-                                  .to = t->guest,
+                                  .to = transfer->guest,
                                   .leftover_max = TAR_THREAD_PIECE_MAX,
                                   .on_broken = on_broken,
-                                  .arg = t};
-    pump_init(&t->in, &in);
-    pump_init(&t->out, &out);
+                                  .arg = transfer};
+    pump_init(&transfer->in, &in);
+    pump_init(&transfer->out, &out);
     exchange_read_stream(x, UINT64_MAX, on_put_body, on_put_body_end);
     return 0;
 }
@@ -261,68 +262,69 @@ void api_tree_put(struct exchange *x)
 
 static void on_get_drain(struct exchange *x)
 {
-    struct transfer *t = exchange_user(x);
+    struct transfer *transfer = exchange_user(x);
 
-    pump_run(&t->out);
+    pump_run(&transfer->out);
 }
 
 static void on_get_guest_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    pump_data(&t->in, data, size);
+    pump_data(&transfer->in, data, size);
 }
 
 static void on_get_guest_end(void *arg, const struct error *why, const struct agent_end *end)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
     (void)end;
-    t->guest = NULL;
+    transfer->guest = NULL;
     if (why != NULL)
-        fail(t, why); /* cuts the connection where the reply has started */
+        fail(transfer, why); /* cuts the connection where the reply has started */
     else
-        pump_end(&t->in);
+        pump_end(&transfer->in);
 }
 
 static void on_get_thread_writable(void *arg)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
 
-    pump_run(&t->in);
+    pump_run(&transfer->in);
 }
 
 static void on_get_thread_data(void *arg, const uint8_t *data, size_t size)
 {
-    struct transfer *t = arg;
-    struct exchange *x = t->exchange;
+    struct transfer *transfer = arg;
+    struct exchange *x = transfer->exchange;
 
     if (!exchange_started(x)) {
-        exchange_set_header(x, "X-Cloche-Skipped", "%" PRIu64, tar_thread_skipped(t->thread));
+        exchange_set_header(x, "X-Cloche-Skipped", "%" PRIu64,
+                            tar_thread_skipped(transfer->thread));
         exchange_start(x, 200, "application/x-tar", EXCHANGE_LENGTH_UNKNOWN, on_get_drain);
     }
     if (exchange_is_head(x)) {
-        stop(t);
+        stop(transfer);
         exchange_end(x);
     } else {
-        pump_data(&t->out, data, size);
+        pump_data(&transfer->out, data, size);
     }
 }
 
 static void on_get_thread_end(void *arg, const struct error *why)
 {
-    struct transfer *t = arg;
+    struct transfer *transfer = arg;
     struct error e = ERROR_INIT;
 
-    t->thread = NULL;
+    transfer->thread = NULL;
     if (why == NULL) {
-        pump_end(&t->out);
+        pump_end(&transfer->out);
     } else if (why->code == ERR_BAD_REQUEST) {
-        stop(t);
-        file_path_accuse(t->exchange, why, &e); /* the guest sent what is no tree */
-        fail(t, &e);
+        stop(transfer);
+        file_path_accuse(transfer->exchange, why, &e); /* the guest sent what is no tree */
+        fail(transfer, &e);
     } else {
-        fail(t, why);
+        fail(transfer, why);
     }
 }
 
@@ -333,26 +335,26 @@ static int start_get(struct exchange *x, struct agent_link *link, const char *pa
                                                          .on_end = on_get_thread_end};
     static const struct guest_call_events guest_events = {.on_data = on_get_guest_data,
                                                           .on_end = on_get_guest_end};
-    struct transfer *t = begin(x, link, path, TAR_PACK, &thread_calls, &guest_events, e);
+    struct transfer *transfer = begin(x, link, path, TAR_PACK, &thread_calls, &guest_events, e);
 
-    if (t == NULL)
+    if (transfer == NULL)
         return -1;
     const struct pump_spec in = {.source = &pump_from_guest,
-                                 .from = t->guest,
+                                 .from = transfer->guest,
                                  .sink = &to_thread,
-                                 .to = t->thread,
+                                 .to = transfer->thread,
                                  .leftover_max = PUMP_GUEST_LEFTOVER_MAX,
                                  .on_broken = on_broken,
-                                 .arg = t};
+                                 .arg = transfer};
     const struct pump_spec out = {.source = &from_thread,
-                                  .from = t->thread,
+                                  .from = transfer->thread,
                                   .sink = &pump_to_reply,
                                   .to = x,
                                   .leftover_max = TAR_THREAD_PIECE_MAX,
                                   .on_broken = on_broken,
-                                  .arg = t};
-    pump_init(&t->in, &in);
-    pump_init(&t->out, &out);
+                                  .arg = transfer};
+    pump_init(&transfer->in, &in);
+    pump_init(&transfer->out, &out);
     return 0;
 }
 

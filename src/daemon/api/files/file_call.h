@@ -19,7 +19,7 @@ struct file_call {
     struct exchange *exchange;
     struct guest_call *guest; /* NULL before and after the operation */
     struct buffer records;
-    void (*on_done)(struct file_call *c, uint32_t flags);
+    void (*on_done)(struct file_call *call, uint32_t flags);
     char path[CHANNEL_PATH_MAX];
 };
 
@@ -34,10 +34,10 @@ void *file_call_new(struct exchange *x, size_t size, const char *path, struct er
  * and owes the reply; any failure is answered here. Returns 0, or -1 with an error, which the
  * caller owes.
  */
-int file_call_start(struct file_call *c, struct agent_link *link, enum channel_op op,
+int file_call_start(struct file_call *call, struct agent_link *link, enum channel_op op,
                     const char *verb, struct buffer *request,
-                    void (*on_done)(struct file_call *c, uint32_t flags), struct error *e)
+                    void (*on_done)(struct file_call *call, uint32_t flags), struct error *e)
     __attribute__((warn_unused_result));
 
 /* What came makes no sense: ends the sandbox, and answers so. */
-void file_call_accuse(struct file_call *c, const struct error *why);
+void file_call_accuse(struct file_call *call, const struct error *why);

@@ -76,18 +76,18 @@ static void on_input_broken(void *arg, const struct error *why)
     exchange_reply_error(in->exchange, why);
 }
 
-static void on_process_closed(struct process_writer *w)
+static void on_process_closed(struct process_writer *writer)
 {
     struct error e = ERROR_INIT;
 
     (void)error_set(&e, ERR_CONFLICT,
                     "the process ended, or its stdin was closed, before it was given all of this");
-    on_input_broken(w->owner, &e);
+    on_input_broken(writer->owner, &e);
 }
 
-static void on_process_writable(struct process_writer *w)
+static void on_process_writable(struct process_writer *writer)
 {
-    struct input *in = w->owner;
+    struct input *in = writer->owner;
 
     pump_run(&in->pump);
 }
@@ -100,8 +100,8 @@ static void on_input_data(struct exchange *x, const void *data, size_t size)
     pump_data(&in->pump, data, size);
 }
 
-/* A body that broke off leaves stdin open: what came of it was written, and the count says how
- * much is in `usage` at the end. */
+/* A body that broke off leaves stdin open. What came of it was written; how much that was, the
+ * process's usage says at its end. */
 static void on_input_end(struct exchange *x, const struct error *failure)
 {
     struct input *in = exchange_user(x);

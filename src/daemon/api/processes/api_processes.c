@@ -100,13 +100,13 @@ static void finish(struct wait *wait)
     process_unfollow(&wait->follower);
 }
 
-static void on_news(struct process_follower *f)
+static void on_news(struct process_follower *follower)
 {
-    struct wait *wait = f->owner;
+    struct wait *wait = follower->owner;
 
     /* It waits for the end, not for output: the guest need not wait for it. */
-    process_take(f, (size_t)(f->process->ring.end - f->offset));
-    if (f->process->state == PROCESS_ENDED)
+    process_take(follower, (size_t)(follower->process->ring.end - follower->offset));
+    if (follower->process->state == PROCESS_ENDED)
         finish(wait);
 }
 

@@ -124,7 +124,7 @@ static int attach(struct exchange *x, struct sandbox *s, const struct pty_query 
 }
 
 /* The command and TERM into the tree, in the form that a request's body has. */
-static int fill_request(cJSON *tree, const struct pty_query *q, const struct template *t,
+static int fill_request(cJSON *tree, const struct pty_query *q, const struct template *template,
                         struct exec_request *r, struct error *e)
 {
     cJSON *env = cJSON_AddObjectToObject(tree, "env");
@@ -138,7 +138,8 @@ static int fill_request(cJSON *tree, const struct pty_query *q, const struct tem
         return error_set(e, ERR_INTERNAL, "out of memory");
     if (q->argv != NULL)
         return 0;
-    if (add_parameter(tree, "arg", t->shell) == NULL || add_parameter(tree, "arg", "-l") == NULL)
+    if (add_parameter(tree, "arg", template->shell) == NULL ||
+        add_parameter(tree, "arg", "-l") == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory");
     r->fields.argv = cJSON_GetObjectItemCaseSensitive(tree, "arg");
     return 0;
@@ -183,11 +184,11 @@ static void on_gone(struct exchange *x)
     exchange_abort(x);
 }
 
-static void on_started(struct process_follower *f)
+static void on_started(struct process_follower *follower)
 {
-    struct pty_start *start = f->owner;
+    struct pty_start *start = follower->owner;
     struct exchange *x = start->exchange;
-    struct process *p = f->process;
+    struct process *p = follower->process;
     struct error e = ERROR_INIT;
 
     if (p->state == PROCESS_STARTING)
@@ -195,13 +196,13 @@ static void on_started(struct process_follower *f)
     if (p->pid == 0) {
         process_start_error(p, &e);
     } else if (terminal_attach(x, p, &e) == 0) {
-        process_unfollow(f);
+        process_unfollow(follower);
         free(start);
         return;
     } else {
         process_kill_tree(p);
     }
-    process_unfollow(f);
+    process_unfollow(follower);
     exchange_reply_error(x, &e);
 }
 

@@ -35,17 +35,17 @@ static void begin_message(struct json_writer *w, struct buffer *out, const char 
     json_put_text(w, "type", type);
 }
 
-static void send_message(struct terminal *t, struct json_writer *w)
+static void send_message(struct terminal *terminal, struct json_writer *w)
 {
     json_end_object(w);
     if (!w->failed)
-        websocket_send_text(t->socket, (const char *)buffer_bytes(w->out), w->out->size);
+        websocket_send_text(terminal->socket, (const char *)buffer_bytes(w->out), w->out->size);
     else
-        websocket_close(t->socket, WEBSOCKET_INTERNAL, "out of memory");
+        websocket_close(terminal->socket, WEBSOCKET_INTERNAL, "out of memory");
     buffer_fini(w->out);
 }
 
-static void send_start(struct terminal *t, const struct process *p)
+static void send_start(struct terminal *terminal, const struct process *p)
 {
     struct buffer out = BUFFER_INIT(MESSAGE_MAX);
     struct json_writer w;
@@ -53,41 +53,41 @@ static void send_start(struct terminal *t, const struct process *p)
     begin_message(&w, &out, "start");
     json_put_int(&w, "pid", p->pid);
     json_put_text(&w, "command", p->command);
-    send_message(t, &w);
+    send_message(terminal, &w);
 }
 
-static void send_missed(struct terminal *t, uint64_t bytes)
+static void send_missed(struct terminal *terminal, uint64_t bytes)
 {
     struct buffer out = BUFFER_INIT(MESSAGE_MAX);
     struct json_writer w;
 
     begin_message(&w, &out, "missed");
     json_put_int(&w, "bytes", (int64_t)bytes);
-    send_message(t, &w);
+    send_message(terminal, &w);
 }
 
-static void send_error(struct terminal *t, const struct error *e)
+static void send_error(struct terminal *terminal, const struct error *e)
 {
     struct buffer out = BUFFER_INIT(MESSAGE_MAX);
     struct json_writer w;
 
     begin_message(&w, &out, "error");
     json_put_error_member(&w, e, NULL);
-    send_message(t, &w);
+    send_message(terminal, &w);
 }
 
-static void send_end(struct terminal *t, const struct process *p)
+static void send_end(struct terminal *terminal, const struct process *p)
 {
     struct buffer out = BUFFER_INIT(MESSAGE_MAX);
     struct json_writer w;
 
     if (p->result.end == EXEC_FAILED) {
-        send_error(t, &p->result.error);
+        send_error(terminal, &p->result.error);
         return;
     }
     begin_message(&w, &out, "end");
     exec_result_describe(&p->result, &w);
-    send_message(t, &w);
+    send_message(terminal, &w);
 }
 
 /* --- what the command writes --------------------------------------------------------------------
@@ -95,55 +95,55 @@ static void send_end(struct terminal *t, const struct process *p)
 
 static int pull_output(void *from, struct buffer *to, struct error *e)
 {
-    struct terminal *t = from;
+    struct terminal *terminal = from;
     uint8_t *piece = buffer_reserve(to, PIECE_BYTES);
-    uint64_t missed = process_missed(&t->follower);
+    uint64_t missed = process_missed(&terminal->follower);
     enum exec_output which;
 
     if (piece == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory");
     if (missed > 0)
-        send_missed(t, missed);
-    size_t size = process_peek(&t->follower, piece, PIECE_BYTES, &which);
+        send_missed(terminal, missed);
+    size_t size = process_peek(&terminal->follower, piece, PIECE_BYTES, &which);
     buffer_commit(to, size);
-    process_take(&t->follower, size);
+    process_take(&terminal->follower, size);
     return size > 0 ? 1 : 0;
 }
 
 static size_t write_output(void *to, const uint8_t *data, size_t size)
 {
-    struct terminal *t = to;
+    struct terminal *terminal = to;
 
-    if (websocket_queued(t->socket) >= HTTP_REPLY_QUEUE_HIGH)
+    if (websocket_queued(terminal->socket) >= HTTP_REPLY_QUEUE_HIGH)
         return 0;
-    websocket_send_bytes(t->socket, data, size);
+    websocket_send_bytes(terminal->socket, data, size);
     return size;
 }
 
 static void end_output(void *to)
 {
-    struct terminal *t = to;
+    struct terminal *terminal = to;
 
-    send_end(t, t->follower.process);
-    websocket_close(t->socket, WEBSOCKET_NORMAL, "the command has ended");
-    process_unfollow(&t->follower);
+    send_end(terminal, terminal->follower.process);
+    websocket_close(terminal->socket, WEBSOCKET_NORMAL, "the command has ended");
+    process_unfollow(&terminal->follower);
 }
 
-static void on_news(struct process_follower *f)
+static void on_news(struct process_follower *follower)
 {
-    struct terminal *t = f->owner;
+    struct terminal *terminal = follower->owner;
 
-    if (f->process->state == PROCESS_ENDED)
-        pump_end(&t->output);
+    if (follower->process->state == PROCESS_ENDED)
+        pump_end(&terminal->output);
     else
-        pump_run(&t->output);
+        pump_run(&terminal->output);
 }
 
 static void on_room(void *arg)
 {
-    struct terminal *t = arg;
+    struct terminal *terminal = arg;
 
-    pump_run(&t->output);
+    pump_run(&terminal->output);
 }
 
 /* --- what is typed ------------------------------------------------------------------------------
@@ -151,52 +151,52 @@ static void on_room(void *arg)
 
 static void pause_socket(void *from)
 {
-    struct terminal *t = from;
+    struct terminal *terminal = from;
 
-    websocket_pause(t->socket);
+    websocket_pause(terminal->socket);
 }
 
 static void resume_socket(void *from)
 {
-    struct terminal *t = from;
+    struct terminal *terminal = from;
 
-    websocket_resume(t->socket);
+    websocket_resume(terminal->socket);
 }
 
 static size_t write_typed(void *to, const uint8_t *data, size_t size)
 {
-    struct terminal *t = to;
+    struct terminal *terminal = to;
 
-    return process_write(&t->writer, data, size);
+    return process_write(&terminal->writer, data, size);
 }
 
 static void on_bytes(void *arg, const uint8_t *data, size_t size)
 {
-    struct terminal *t = arg;
+    struct terminal *terminal = arg;
 
-    pump_data(&t->typed, data, size);
+    pump_data(&terminal->typed, data, size);
 }
 
-static void on_writable(struct process_writer *w)
+static void on_writable(struct process_writer *writer)
 {
-    struct terminal *t = w->owner;
+    struct terminal *terminal = writer->owner;
 
-    pump_run(&t->typed);
+    pump_run(&terminal->typed);
 }
 
 /* Nobody is there to read it any more. */
-static void on_writer_closed(struct process_writer *w)
+static void on_writer_closed(struct process_writer *writer)
 {
-    struct terminal *t = w->owner;
+    struct terminal *terminal = writer->owner;
 
-    pump_discard(&t->typed);
+    pump_discard(&terminal->typed);
 }
 
 static void on_broken(void *arg, const struct error *why)
 {
-    struct terminal *t = arg;
+    struct terminal *terminal = arg;
 
-    websocket_close(t->socket, WEBSOCKET_INTERNAL, why->message);
+    websocket_close(terminal->socket, WEBSOCKET_INTERNAL, why->message);
 }
 
 /* --- messages -----------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ struct message {
     int64_t rows, columns;
 };
 
-static int take_message(struct terminal *t, const cJSON *tree, struct error *e)
+static int take_message(struct terminal *terminal, const cJSON *tree, struct error *e)
 {
     static const struct json_field fields[] = {
         {.name = "type",
@@ -238,19 +238,19 @@ static int take_message(struct terminal *t, const cJSON *tree, struct error *e)
         return error_remedy(e, "Known is {\"type\":\"resize\",\"rows\":24,\"cols\":80}; what is "
                                "typed goes as binary messages.");
     }
-    if (t->follower.process != NULL)
-        process_resize(t->follower.process, (uint16_t)m.rows, (uint16_t)m.columns);
+    if (terminal->follower.process != NULL)
+        process_resize(terminal->follower.process, (uint16_t)m.rows, (uint16_t)m.columns);
     return 0;
 }
 
 static void on_text(void *arg, const char *text, size_t size)
 {
-    struct terminal *t = arg;
+    struct terminal *terminal = arg;
     JSON_AUTO cJSON *tree = NULL;
     struct error e = ERROR_INIT;
 
-    if (json_parse_object(text, size, &tree, &e) != 0 || take_message(t, tree, &e) != 0)
-        send_error(t, &e);
+    if (json_parse_object(text, size, &tree, &e) != 0 || take_message(terminal, tree, &e) != 0)
+        send_error(terminal, &e);
 }
 
 /* --- its client ---------------------------------------------------------------------------------
@@ -258,62 +258,62 @@ static void on_text(void *arg, const char *text, size_t size)
 
 static void on_close(void *arg)
 {
-    struct terminal *t = arg;
+    struct terminal *terminal = arg;
 
-    pump_stop(&t->output);
-    pump_stop(&t->typed);
-    process_unfollow(&t->follower);
-    process_write_end(&t->writer, false);
-    free(t);
+    pump_stop(&terminal->output);
+    pump_stop(&terminal->typed);
+    process_unfollow(&terminal->follower);
+    process_write_end(&terminal->writer, false);
+    free(terminal);
 }
 
-static void begin_pumps(struct terminal *t, bool takes_input)
+static void begin_pumps(struct terminal *terminal, bool takes_input)
 {
     static const struct pump_source from_follower = {.pull = pull_output};
     static const struct pump_sink to_socket = {.write = write_output, .end = end_output};
     static const struct pump_source from_socket = {.pause = pause_socket, .resume = resume_socket};
     static const struct pump_sink to_process = {.write = write_typed};
     const struct pump_spec output = {.source = &from_follower,
-                                     .from = t,
+                                     .from = terminal,
                                      .sink = &to_socket,
-                                     .to = t,
+                                     .to = terminal,
                                      .leftover_max = PIECE_BYTES,
                                      .on_broken = on_broken,
-                                     .arg = t};
+                                     .arg = terminal};
     const struct pump_spec typed = {.source = &from_socket,
-                                    .from = t,
+                                    .from = terminal,
                                     .sink = &to_process,
-                                    .to = t,
+                                    .to = terminal,
                                     .leftover_max = TYPED_MAX,
                                     .on_broken = on_broken,
-                                    .arg = t};
+                                    .arg = terminal};
 
-    pump_init(&t->output, &output);
+    pump_init(&terminal->output, &output);
     if (takes_input)
-        pump_init(&t->typed, &typed);
+        pump_init(&terminal->typed, &typed);
 }
 
 int terminal_attach(struct exchange *x, struct process *p, struct error *e)
 {
     static const struct websocket_calls calls = {
         .on_bytes = on_bytes, .on_text = on_text, .on_room = on_room, .on_close = on_close};
-    struct terminal *t = calloc(1, sizeof(*t));
+    struct terminal *terminal = calloc(1, sizeof(*terminal));
     struct error no_input = ERROR_INIT;
 
-    if (t == NULL)
+    if (terminal == NULL)
         return error_set(e, ERR_INTERNAL, "out of memory for a terminal");
-    if (websocket_accept(x, 0, &calls, t, &t->socket, e) != 0) {
-        free(t);
+    if (websocket_accept(x, 0, &calls, terminal, &terminal->socket, e) != 0) {
+        free(terminal);
         return -1;
     }
-    t->follower.owner = t->writer.owner = t;
-    t->follower.on_news = on_news;
-    t->writer.on_writable = on_writable;
-    t->writer.on_closed = on_writer_closed;
-    process_follow(p, &t->follower, 0);
+    terminal->follower.owner = terminal->writer.owner = terminal;
+    terminal->follower.on_news = on_news;
+    terminal->writer.on_writable = on_writable;
+    terminal->writer.on_closed = on_writer_closed;
+    process_follow(p, &terminal->follower, 0);
     /* Of a process that has ended there is only something to read. */
-    begin_pumps(t, process_write_begin(p, &t->writer, &no_input) == 0);
-    send_start(t, p);
-    on_news(&t->follower);
+    begin_pumps(terminal, process_write_begin(p, &terminal->writer, &no_input) == 0);
+    send_start(terminal, p);
+    on_news(&terminal->follower);
     return 0;
 }
