@@ -1,6 +1,5 @@
 /* DELETE /v1/sandboxes/{id}/files and POST .../files/mkdir, /rename, /chmod and /symlink. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/base64.h"

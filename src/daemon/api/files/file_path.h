@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "base/error.h"
-#include "cloche/channel.h"
+#include "cloche/limits.h"
 
 struct agent_link;
 struct exchange;

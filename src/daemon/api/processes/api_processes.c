@@ -1,5 +1,4 @@
 /* /v1/sandboxes/{id}/processes: the commands of a sandbox; list, inspect, wait, signal, remove. */
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/buffer.h"

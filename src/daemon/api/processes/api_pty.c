@@ -80,8 +80,8 @@ static const cJSON *add_parameter(cJSON *tree, const char *name, const char *val
     return NULL;
 }
 
-static int read_query(struct exchange *x, cJSON **ret_tree, struct pty_query *ret_query,
-                      struct error *e)
+/* `tree` is an empty object, or NULL where memory was short, and keeps what the query points to. */
+static int read_query(struct exchange *x, cJSON *tree, struct pty_query *ret_query, struct error *e)
 {
     static const char *const names[] = {"rows", "cols", "pid", "term", "cwd", "user", "arg*", NULL};
     size_t count = 0;
@@ -89,14 +89,12 @@ static int read_query(struct exchange *x, cJSON **ret_tree, struct pty_query *re
 
     if (exchange_check_query(x, names, e) != 0)
         return -1;
-    *ret_tree = cJSON_CreateObject();
-    for (size_t i = 0; i < count; i++) {
-        if (*ret_tree == NULL || add_parameter(*ret_tree, query[i].name, query[i].value) == NULL)
-            return error_set(e, ERR_INTERNAL, "out of memory");
-    }
-    if (*ret_tree == NULL)
+    bool is_whole = tree != NULL;
+    for (size_t i = 0; i < count && is_whole; i++)
+        is_whole = add_parameter(tree, query[i].name, query[i].value) != NULL;
+    if (!is_whole)
         return error_set(e, ERR_INTERNAL, "out of memory");
-    if (json_read(*ret_tree, "", fields, sizeof(fields) / sizeof(fields[0]), ret_query, e) != 0)
+    if (json_read(tree, "", fields, sizeof(fields) / sizeof(fields[0]), ret_query, e) != 0)
         return -1;
     const struct pty_query *q = ret_query;
     if (q->pid == 0 || (q->term == NULL && q->cwd == NULL && q->user == NULL && q->argv == NULL))
@@ -230,12 +228,12 @@ static int begin(struct exchange *x, struct sandbox *s, cJSON *tree, const struc
 
 void api_pty(struct exchange *x)
 {
-    JSON_AUTO cJSON *tree = NULL;
+    JSON_AUTO cJSON *tree = cJSON_CreateObject();
     struct pty_query q = {0};
     struct error e = ERROR_INIT;
     struct sandbox *s = NULL;
 
-    if (websocket_check(x, &e) == 0 && read_query(x, &tree, &q, &e) == 0)
+    if (websocket_check(x, &e) == 0 && read_query(x, tree, &q, &e) == 0)
         s = api_sandbox(x, &e);
     if (s == NULL || (q.pid != 0 ? attach(x, s, &q, &e) : begin(x, s, tree, &q, &e)) != 0)
         exchange_reply_error(x, &e);

@@ -1,5 +1,4 @@
 /* /v1/sandboxes: create, list, get, change, delete. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
