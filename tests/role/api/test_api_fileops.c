@@ -321,6 +321,41 @@ static void test_bad_queries(void **state)
 /* --- changes ------------------------------------------------------------------------------------
  */
 
+/* Whatever a call does with its path: it begins as all do, and the guest hears nothing. */
+static void test_every_call_begins_alike(void **state)
+{
+    static const char *const calls[][2] = {
+        {"PUT", "files"},        {"GET", "files"},      {"DELETE", "files"},
+        {"GET", "files/stat"},   {"GET", "files/list"}, {"GET", "files/watch"},
+        {"GET", "files/search"}, {"GET", "files/tar"},  {"PUT", "files/tar"},
+    };
+    static const struct {
+        const char *sandbox, *query;
+        int status;
+        const char *code, *words;
+    } cases[] = {
+        {"sb_1", "", 400, "invalid_path", "no path"},
+        {"sb_1", "?path=", 400, "invalid_path", "empty"},
+        {"sb_1", "?path=a", 400, "invalid_path", "not absolute"},
+        {"sb_1", "?path=/a/../b", 400, "invalid_path", "'..'"},
+        {"sb_1", "?path=/a&nonsense=1", 400, "unknown_field", "nonsense"},
+        {"sb_1", "?path=/a&path=/a", 400, "invalid_field", "path"},
+        {"sb_2", "?path=/a", 404, "sandbox_not_found", "sb_2"},
+    };
+    struct fixture *f = *state;
+    char target[128];
+
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        for (size_t k = 0; k < sizeof(cases) / sizeof(cases[0]); k++) {
+            (void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/%s%s", cases[k].sandbox,
+                           calls[i][1], cases[k].query);
+            request(f, calls[i][0], target, NULL, "", 0);
+            expect_error(f, cases[k].status, cases[k].code, cases[k].words);
+        }
+    }
+    assert_false(fake_recv(&f->agent, &f->frame));
+}
+
 static void test_changes(void **state)
 {
     struct fixture *f = *state;
@@ -438,6 +473,7 @@ int main(void)
         API_TEST(test_endless_records),
         API_TEST(test_replies_are_bounded),
         API_TEST(test_bad_queries),
+        API_TEST(test_every_call_begins_alike),
         API_TEST(test_changes),
         API_TEST(test_remove),
         API_TEST(test_bad_bodies),
