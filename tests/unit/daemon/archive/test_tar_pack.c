@@ -1,6 +1,8 @@
 /* A tree's entries turned into an archive, and back; what is no tree is no archive either. */
 #include "tar_fixture.h"
 
+#define LARGE (256 * KIB)
+
 static void put_tree(struct buffer *b, const struct tree_entry *entry, const char *content)
 {
     uint8_t *to = buffer_reserve(b, TREE_RECORD_BYTES_MAX);
@@ -51,16 +53,23 @@ static void test_pack_and_unpack(void **state)
 /* What a guest sends that is no tree is never an archive that looks whole. */
 static void test_pack_hostile(void **state)
 {
-    static const struct tree_entry fine = {.type = TREE_FILE, .size = 1, .path = "f", .target = ""},
+    static const struct tree_entry large = {.type = TREE_FILE,
+                                            .size = LARGE - 1,
+                                            .path = "large",
+                                            .target = ""},
+                                   fine = {.type = TREE_FILE, .size = 1, .path = "f", .target = ""},
                                    bad = {.type = TREE_FILE, .path = "../f", .target = ""},
                                    hard = {.type = TREE_HARDLINK, .path = "h", .target = "f"};
+    static char content[LARGE]; /* more than is gathered before it goes out */
 
     (void)state;
+    memset(content, 'c', sizeof(content) - 1);
     for (int i = 0; i < 4; i++) {
         struct buffer tree = BUFFER_INIT(OUT_MAX), out = BUFFER_INIT(OUT_MAX);
         struct tar_work work;
         size_t taken;
 
+        put_tree(&tree, &large, content);
         put_tree(&tree, &fine, "x");
         if (i == 0)
             put_tree(&tree, &bad, "");
@@ -72,10 +81,9 @@ static void test_pack_hostile(void **state)
             assert_int_equal(buffer_append(&tree, "\x01\x02", 2), 0);
         assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work, &taken), -1);
         assert_int_equal(work.error.code, ERR_BAD_REQUEST);
-        if (out.size > 0) {
-            struct unpacked u = unpack(buffer_bytes(&out), out.size);
-            expect_refused(&u, "");
-        }
+        assert_true(out.size > 0);
+        struct unpacked u = unpack(buffer_bytes(&out), out.size);
+        expect_refused(&u, "");
         buffer_fini(&tree);
         buffer_fini(&out);
     }
