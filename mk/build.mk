@@ -61,7 +61,8 @@ $(BUILD)/gen/embed_%.o: src/embed.S
 $(BUILD)/gen/embed_vmm.o: $(BUILD)/vmm.stripped
 $(BUILD)/gen/embed_initramfs.o: $(BUILD)/initramfs.cpio
 $(BUILD)/gen/embed_priv_probe.o: $(BUILD)/priv_probe
-$(BUILD)/tests/role/priv/test_priv $(BUILD)/tests/role/priv/test_priv_crash: \
+$(BUILD)/tests/role/priv/test_priv $(BUILD)/tests/role/priv/test_priv_crash \
+$(BUILD)/tests/role/priv/test_priv_memory: \
 	$(BUILD)/gen/embed_priv_probe.o
 
 $(BUILD)/cloche: $(BUILD)/host/src/main.o $(foreach c,$(COMPONENTS),$(call lib,$(c))) \

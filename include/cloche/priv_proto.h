@@ -3,6 +3,7 @@
  * that the daemon has been taken over: it acts only on what it has started itself, takes no path,
  * name or pid from a message, and ends at the first message that does not fit.
  *
+ *   TOTAL (memory)                   ->       once, before any SPAWN; no reply
  *   SPAWN (slot, caps) + control fd  ->   <-  SPAWNED (slot, pid): the monitor's program runs;
  *                                             or EXITED with what failed
  *   LIMIT (slot, caps)               ->       no reply; a failure is in the text of EXITED
@@ -23,6 +24,7 @@ enum priv_message_type {
     PRIV_SPAWN = 1,
     PRIV_LIMIT = 2,
     PRIV_KILL = 3,
+    PRIV_TOTAL = 4,
     PRIV_SPAWNED = 16,
     PRIV_EXITED = 17,
 };
@@ -30,8 +32,10 @@ enum priv_message_type {
 /* What a type does not have is 0. */
 struct priv_request {
     uint32_t type;
-    uint32_t slot;              /* below SANDBOX_COUNT_MAX; SPAWN: one that is free */
-    uint32_t mem_max_mib;       /* SPAWN, LIMIT: of the monitor's cgroup, guest memory included */
+    uint32_t slot;              /* below SANDBOX_COUNT_MAX; SPAWN: one that is free; TOTAL: 0 */
+    uint32_t mem_max_mib;       /* SPAWN, LIMIT: of the monitor's cgroup, guest memory included;
+                                   TOTAL: of the cgroup around all of them; priv takes no more than
+                                   the host has */
     uint32_t cpu_quota_percent; /* SPAWN, LIMIT: 100 is one host CPU */
     uint32_t pids_max;          /* SPAWN, LIMIT: threads */
     uint32_t reserved;

@@ -223,6 +223,13 @@ static int read_config(struct settings *s, const struct handover_settings *h, st
     return result;
 }
 
+/* What guests may use in the end, however much is promised to them. At least 1, so that "nothing"
+ * is a limit as well. */
+static uint32_t offered_mem_mib(const struct settings *s)
+{
+    return s->host_mem_mib > s->reserve_mem_mib ? s->host_mem_mib - s->reserve_mem_mib : 1;
+}
+
 /* From the bottom up: each room is given those below it. */
 static int make_rooms(struct role *r, struct error *e)
 {
@@ -231,6 +238,7 @@ static int make_rooms(struct role *r, struct error *e)
     r->machine.priv = priv_link_new(&r->loop, HANDOVER_DAEMON_PRIV, on_priv_lost, r, e);
     if (r->machine.priv == NULL || shape_set_new(&r->machine, &r->shapes, e) != 0)
         return -1;
+    priv_link_total(r->machine.priv, offered_mem_mib(&r->settings));
     const struct sandbox_table_options table = {.loop = &r->loop,
                                                 .shapes = r->shapes,
                                                 .templates = &r->templates,

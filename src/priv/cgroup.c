@@ -229,6 +229,26 @@ int cgroup_tree_init(struct cgroup_tree *t, uint64_t instance, struct error *e)
     return 0;
 }
 
+int cgroup_tree_limit(struct cgroup_tree *t, uint64_t mem_max_mib, struct error *e)
+{
+    char text[32];
+
+    (void)snprintf(text, sizeof(text), "%" PRIu64, mem_max_mib * MIB);
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct cgroup_branch *b = &t->branches[i];
+        const char *file = b->v2 ? "memory.max" : "memory.limit_in_bytes";
+
+        if ((b->controllers & 1u << CGROUP_MEMORY) == 0)
+            continue;
+        /* Before Linux 5.11 a v1 cgroup does not count its children unless it is told to. */
+        if (!b->v2)
+            (void)write_file(b->dir_fd, "memory.use_hierarchy", "1");
+        if (write_file(b->dir_fd, file, text) != 0)
+            return error_errno(e, errno, "cannot set %s of all monitors' cgroup to %s", file, text);
+    }
+    return 0;
+}
+
 void cgroup_tree_fini(struct cgroup_tree *t)
 {
     for (unsigned i = 0; i < t->count; i++) {

@@ -55,6 +55,11 @@ struct cgroup_entry {
 int cgroup_tree_init(struct cgroup_tree *t, uint64_t instance, struct error *e)
     __attribute__((warn_unused_result, nonnull));
 
+/* Caps the memory of all slots together; before the first of them is made. Where there is no memory
+ * controller nothing is done (`lack` has said so). */
+int cgroup_tree_limit(struct cgroup_tree *t, uint64_t mem_max_mib, struct error *e)
+    __attribute__((warn_unused_result, nonnull));
+
 /* Removes the subtree, which must have no children any more; closes what init opened. */
 void cgroup_tree_fini(struct cgroup_tree *t);
 

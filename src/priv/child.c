@@ -22,6 +22,8 @@
 #include "cloche/limits.h"
 #include "cloche/vmm_proto.h"
 
+#define OOM_SCORE_ADJ "500" /* of 1000; the roles have what they were started with, commonly 0 */
+
 #define NAMESPACES (CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
 /* Five to start with, seven of CONFIG, one per vCPU, and the event descriptors of the devices. */
@@ -80,6 +82,16 @@ static void set_limits(const struct child_plan *plan, int report_fd)
     }
     if (setrlimit(RLIMIT_NPROC, &threads) != 0)
         fail(report_fd, "cannot limit the number of threads");
+}
+
+/* When the host runs out of memory, the kernel is to take a guest: the sandbox ends with a reason.
+ * Without the daemon or priv all sandboxes would end. */
+static void offer_to_oom_killer(const struct child_plan *plan, int report_fd)
+{
+    FD_AUTO int fd = openat(plan->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, OOM_SCORE_ADJ, strlen(OOM_SCORE_ADJ)) < 0)
+        fail(report_fd, "cannot set the OOM score");
 }
 
 /* priv ignores and blocks signals that a monitor must have as a fresh process has them. */
@@ -153,6 +165,7 @@ static void child_run(const struct child_plan *plan, int report_fd)
         fail(report_fd, "cannot make a session");
     reset_signals(report_fd);
     set_limits(plan, report_fd);
+    offer_to_oom_killer(plan, report_fd);
     place_fds(plan, report_fd);
     drop_rights(plan, report_fd);
     tie_to_parent(plan, report_fd);
@@ -176,7 +189,7 @@ int child_start(const struct child_plan *plan, int *ret_pidfd, pid_t *ret_pid, i
 
     assert(plan->control_fd > VMM_KVM_FD && plan->kvm_fd > VMM_KVM_FD &&
            plan->null_fd > VMM_KVM_FD && plan->program_fd > VMM_KVM_FD &&
-           plan->parent_pidfd > VMM_KVM_FD);
+           plan->proc_fd > VMM_KVM_FD && plan->parent_pidfd > VMM_KVM_FD);
     if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)
         return error_errno(e, errno, "cannot make a pipe");
     FD_AUTO int read_fd = pipe_fds[0];

@@ -3,7 +3,8 @@
  *
  *   clone3   its own pid, network, ipc and uts namespace; the mount namespace is the empty one that
  *            priv itself lives in (harden.h)
- *   limit    cgroups, rlimits, own session, default signals
+ *   limit    cgroups, rlimits, first to go when the host runs out of memory, own session, default
+ *            signals
  *   descend  exactly five descriptors, then uid, gid, no groups, no capabilities
  *   exec     the sealed program, with an empty environment
  *
@@ -23,6 +24,7 @@ struct child_plan {
     int kvm_fd;     /* becomes VMM_KVM_FD */
     int null_fd;
     int program_fd;
+    int proc_fd;      /* /proc */
     int parent_pidfd; /* priv's own: the child must not outlive it */
     const struct cgroup_entry *cgroups;
     uint32_t uid;           /* and gid */

@@ -88,6 +88,8 @@ static int open_all(struct priv *p, struct error *e)
 
 static int set_up(struct priv *p, struct error *e)
 {
+    p->host_mem_mib =
+        (uint32_t)((uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / MIB);
     for (size_t i = 0; i < SANDBOX_COUNT_MAX; i++)
         p->slots[i] = (struct slot){.pidfd = -1, .report_fd = -1};
     if (check_handover(p, e) != 0)

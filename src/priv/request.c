@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "cloche/vmm_proto.h"
 #include "ipc/ipc.h"
 #include "priv/slot.h"
@@ -94,10 +95,34 @@ static bool is_control_socket(int fd)
            getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
 }
 
+/* About no slot, and only once: who could raise it would be free of it. */
+static void take_total(struct priv *p, const struct priv_request *r, int fd)
+{
+    struct error e = ERROR_INIT;
+    uint32_t mem_mib = r->mem_max_mib < p->host_mem_mib ? r->mem_max_mib : p->host_mem_mib;
+
+    if (p->has_total || fd >= 0 || r->slot != 0 || r->reserved != 0 || r->mem_max_mib == 0 ||
+        r->cpu_quota_percent != 0 || r->pids_max != 0) {
+        priv_fail(p, "the daemon sent a total that is wrong, or not the first");
+        return;
+    }
+    p->has_total = true;
+    if (cgroup_tree_limit(&p->cgroups, mem_mib, &e) != 0)
+        log_failure(&e, "the monitors together have no memory cap");
+}
+
 static void take(struct priv *p, const struct priv_request *r, int fd)
 {
     const struct rule *rule = find_rule(r->type);
 
+    if (r->type == PRIV_TOTAL) {
+        take_total(p, r, fd);
+        return;
+    }
+    if (!p->has_total) {
+        priv_fail(p, "the daemon sent request %u before it said a total", r->type);
+        return;
+    }
     if (rule == NULL) {
         priv_fail(p, "the daemon sent a request of unknown type %u", r->type);
         return;

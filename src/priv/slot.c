@@ -173,6 +173,7 @@ static int try_start(struct priv *p, uint32_t slot, const struct cgroup_caps *ca
                               .kvm_fd = kvm_fd,
                               .null_fd = p->null_fd,
                               .program_fd = HANDOVER_PRIV_PROGRAM,
+                              .proc_fd = p->proc_fd,
                               .parent_pidfd = p->self_pidfd,
                               .cgroups = &cgroups,
                               .uid = p->settings.uid_base + 1 + slot,

@@ -43,6 +43,8 @@ struct priv {
     int null_fd;
     int self_pidfd;
     int epoll_fd;
+    uint32_t host_mem_mib;
+    bool has_total;       /* the daemon has said what all monitors may use */
     bool writing;         /* the control socket is watched for room as well */
     bool closed;          /* the daemon has gone */
     bool failed;          /* the daemon broke the protocol, or the kernel failed us */

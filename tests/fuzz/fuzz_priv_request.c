@@ -84,6 +84,11 @@ static bool is_legal(const struct priv_request *r, enum fds fds, struct call *re
     uint32_t pids_max = SANDBOX_VCPUS_MAX + VMM_PIDS_EXTRA;
 
     *ret_call = (struct call){0};
+    if (r->type == PRIV_TOTAL)
+        return !p.has_total && fds == NO_FD && r->slot == 0 && r->mem_max_mib != 0 &&
+               r->cpu_quota_percent == 0 && r->pids_max == 0 && r->reserved == 0;
+    if (!p.has_total)
+        return false;
     if ((!has_caps && r->type != PRIV_KILL) || r->slot >= SANDBOX_COUNT_MAX || r->reserved != 0)
         return false;
     if (has_caps && (r->mem_max_mib == 0 || r->mem_max_mib > mem_max || r->cpu_quota_percent == 0 ||
@@ -195,11 +200,13 @@ static void step_slot(struct wire_reader *r)
         s->state++;
 }
 
-static void reset(void)
+/* `has_total`: the first message, about all monitors, has come already. */
+static void reset(bool has_total)
 {
     for (uint32_t i = 0; i < SLOTS; i++)
         p.slots[i].state = SLOT_UNUSED;
     p.slots[SANDBOX_COUNT_MAX - 1].state = SLOT_UNUSED;
+    p.has_total = has_total;
     p.failed = p.closed = false;
     fails = 0;
 }
@@ -230,7 +237,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (file_fd == 0)
         open_descriptors();
-    reset();
+    reset(size == 0 || (data[0] & 0x80) == 0);
     int rc = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
     assert(rc == 0);
     rc = dup2(pair[1], HANDOVER_PRIV_CONTROL);

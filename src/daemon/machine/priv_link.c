@@ -200,6 +200,13 @@ static void fill_caps(struct priv_request *r, const struct priv_caps *caps)
     r->pids_max = caps->pids_max;
 }
 
+void priv_link_total(struct priv_link *p, uint32_t mem_max_mib)
+{
+    const struct priv_request request = {.type = PRIV_TOTAL, .mem_max_mib = mem_max_mib};
+
+    (void)send_request(p, &request, -1);
+}
+
 int priv_link_spawn(struct priv_link *p, const struct priv_caps *caps, int control_fd,
                     const struct priv_owner *owner, uint32_t *ret_slot, struct error *e)
 {

@@ -31,6 +31,9 @@ struct priv_caps {
 struct priv_link *priv_link_new(uv_loop_t *loop, int fd, void (*lost)(void *context), void *context,
                                 struct error *e) __attribute__((warn_unused_result));
 
+/* Says, once and before the first monitor is started, how much memory all of them may use. */
+void priv_link_total(struct priv_link *p, uint32_t mem_max_mib);
+
 /* Closes the socket: priv kills every monitor, cleans up and ends. Freed when libuv let go of it.
  */
 void priv_link_close(struct priv_link *p);

@@ -99,6 +99,11 @@ int fixture_start(struct priv_fixture *f)
     f->control = pair[0];
     bool is_ready = fd_read_full(ready[0], &byte, 1) == 1;
     (void)close(ready[0]);
+    if (is_ready && !f->no_total) {
+        const struct priv_request total = {.type = PRIV_TOTAL, .mem_max_mib = FIXTURE_TOTAL_MIB};
+
+        assert_int_equal(ipc_send(f->control, &total, sizeof(total), NULL, 0, &e), 0);
+    }
     return is_ready ? 0 : -1;
 }
 
@@ -216,6 +221,26 @@ static const struct cgroup_layout *find_layout(void)
     assert_true(n > 0);
     cgroup_layout_parse(text, (size_t)n, &layout);
     return &layout;
+}
+
+bool fixture_read_cgroup(const struct priv_fixture *f, const char *slot, const char *file,
+                         char *ret_text, size_t size)
+{
+    const struct cgroup_layout *layout = find_layout();
+
+    for (unsigned i = 0; i < layout->count; i++) {
+        char path[PATH_MAX + 96];
+
+        (void)snprintf(path, sizeof(path), "%s/cloche-%016" PRIx64 "/%s/%s",
+                       layout->hierarchies[i].path, f->instance, slot != NULL ? slot : ".", file);
+        FD_AUTO int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd >= 0 ? fd_read_full(fd, ret_text, size - 1) : -1;
+        if (n > 0) {
+            ret_text[n] = '\0';
+            return true;
+        }
+    }
+    return false;
 }
 
 unsigned fixture_cgroups(const struct priv_fixture *f, const char *slot)

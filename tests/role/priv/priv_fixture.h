@@ -22,13 +22,17 @@ struct priv_fixture {
     int control;       /* to priv */
     int priv_end;      /* priv's end, kept only while priv is being started */
     pid_t priv_pid;
+    bool no_total;        /* priv is not told the total */
     unsigned send_buffer; /* of priv's end in bytes; 0: the default */
 };
 
 /* Makes folder and instance; nothing runs yet. */
 void fixture_init(struct priv_fixture *f, const void *program, size_t program_size);
 
-/* Starts priv. Returns 0 once it is ready, -1 when it ended before that. */
+/* What fixture_start says all monitors together may use. */
+#define FIXTURE_TOTAL_MIB 512u
+
+/* Starts priv and tells it the total. Returns 0 once it is ready, -1 when it ended before that. */
 int fixture_start(struct priv_fixture *f);
 
 /* Closes the control socket if it is open, waits for priv and returns its wait status. */
@@ -55,6 +59,11 @@ struct priv_event fixture_expect(struct priv_fixture *f, uint32_t type, uint32_t
 /* Spawns a probe in the slot and receives its report and SPAWNED; returns the probe's pid. */
 pid_t fixture_probe(struct priv_fixture *f, uint32_t slot, int *ret_socket,
                     struct probe_report *ret_report);
+
+/* The text of a file in the instance's own cgroup (slot NULL) or a slot's, of the first hierarchy
+ * that has it; false where none has. */
+bool fixture_read_cgroup(const struct priv_fixture *f, const char *slot, const char *file,
+                         char *ret_text, size_t size);
 
 /* How many directories of that name (slot, or NULL for the whole subtree) the cgroup trees have. */
 unsigned fixture_cgroups(const struct priv_fixture *f, const char *slot);

@@ -334,6 +334,7 @@ static const struct hostile {
     {"spawn without socket", {PRIV_SPAWN, 4, 64, 100, 5, 0}, 0, EXTRA_NONE},
     {"spawn with two", {PRIV_SPAWN, 4, 64, 100, 5, 0}, 0, EXTRA_TWO},
     {"spawn with a file", {PRIV_SPAWN, 4, 64, 100, 5, 0}, 0, EXTRA_FILE},
+    {"a second total", {.type = PRIV_TOTAL, .mem_max_mib = 1}, 0, EXTRA_NONE},
     {"spawn without caps", {.type = PRIV_SPAWN, .slot = 4}, 0, EXTRA_SOCKET},
 };
 

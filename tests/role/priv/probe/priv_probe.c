@@ -125,9 +125,10 @@ static void look(struct probe_report *r, int argc)
     r->limit_processes = limit_of(RLIMIT_NPROC);
 }
 
-static void eat(void)
+/* Memory that is really there. */
+static void eat(unsigned mib)
 {
-    for (;;) {
+    for (unsigned count = 0; count < mib; count++) {
         char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
         if (p == MAP_FAILED)
@@ -167,7 +168,10 @@ int main(int argc, char **argv)
         case PROBE_EXIT:
             return 7;
         case PROBE_EAT:
-            eat();
+            eat(UINT32_MAX);
+            break;
+        case PROBE_HOLD:
+            eat(56);
             break;
         case PROBE_MOUNT:
             (void)mount("none", "/", "tmpfs", 0, NULL);

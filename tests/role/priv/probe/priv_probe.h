@@ -28,6 +28,7 @@ struct probe_report {
 enum probe_command {
     PROBE_EXIT = 'e',   /* exit with code 7 */
     PROBE_EAT = 'm',    /* write to memory until the cap is reached */
+    PROBE_HOLD = 'h',   /* write to 56 MiB of memory and keep them */
     PROBE_MOUNT = 'x',  /* a forbidden system call */
     PROBE_DEAF = 'd',   /* never look at the control socket again */
     PROBE_CRASH = 'c',  /* SIGSEGV: the core dump must not happen */
