@@ -245,8 +245,8 @@ void shape_serve(struct shape *s, bool (*has_room)(void *context), void *context
 {
     if (s->stopping)
         return;
-    if (s->state == SHAPE_ABSENT && (s->request_count > 0 || s->warming))
-        start_load(s);
+    if (s->state == SHAPE_ABSENT && (s->request_count > 0 || s->warming) && has_room(context))
+        start_load(s); /* which may have to boot, in the room of the first request */
     if (s->state != SHAPE_READY)
         return;
     while (s->request_count > 0 && pool_idle(&s->pool) > 0)
