@@ -1,6 +1,7 @@
 """What the benchmarks share: a daemon of their own, HTTP to it, and how they report."""
 import http.client
 import json
+import math
 import os
 import re
 import signal
@@ -94,6 +95,12 @@ def vmm_pids(root):
     return [pid for priv in children.get(root, []) for pid in children.get(priv, [])]
 
 
+def overcommit_for(count, mem_mib):
+    """The memory_overcommit with which so many sandboxes are let in, each with its monitor."""
+    offered = (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") >> 20) - 512
+    return min(64, max(1, math.ceil(count * (mem_mib + 64) / offered)))
+
+
 def host_line(daemon):
     info = Connection(daemon.socket).call("GET", "/v1/info")
     with open("/proc/cpuinfo", encoding="utf-8") as f:
@@ -101,4 +108,5 @@ def host_line(daemon):
     print(json.dumps({"bench": "host", "cpu": model, "cpus": os.cpu_count(),
                       "kernel": os.uname().release, "kvm": info["host"]["kvm"],
                       "memory_mib": os.sysconf("SC_PHYS_PAGES") * 4096 >> 20,
+                      "memory_overcommit": info["memory"]["overcommit_percent"] / 100,
                       "cloche": info["version"]}), flush=True)

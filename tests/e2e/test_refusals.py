@@ -4,7 +4,7 @@ import os
 import subprocess
 import tempfile
 
-from harness import BINARY, DaemonTest
+from harness import BINARY, DaemonTest, read_text, wait_for
 
 
 class RefusalTest(DaemonTest):
@@ -90,6 +90,42 @@ class RefusalTest(DaemonTest):
         for data in (b"\0" * 100, b"GET", b"GET / HTTP/9.9\r\n\r\n", os.urandom(4096), b"\r\n" * 9,
                      b"A" * 70000):
             self.daemon.raw(data)
+
+
+class CapacityTest(DaemonTest):
+    """A host whose memory is enough for two sandboxes of the default size."""
+
+    offered_mib = 400
+    config = {"reserve_mem_mib": (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") >> 20)
+              - offered_mib}
+
+    def memory(self):
+        return self.daemon.request("GET", "/v1/info")[1]["memory"]
+
+    def test_promised_memory(self):
+        self.assertEqual(self.memory()["limit_mib"], self.offered_mib)
+        boxes = [self.client.create() for _ in range(2)]
+        error = self.assert_refused(503, "no_capacity", self.client.create)
+        self.assertIn("384 of 400 MiB", error.message)
+        self.assertIn("memory_overcommit", error.remedy)
+        self.assertEqual(self.memory()["guests_mib"], 2 * (128 + 64))
+        boxes.pop().delete()
+        boxes.append(self.client.create())
+        for box in boxes:
+            box.delete()
+        self.assertEqual(self.memory()["guests_mib"], 0)
+
+    def test_shells_make_way(self):
+        wait_for(lambda: self.memory()["shells_mib"] > 0, 60, "a shell")
+        with self.client.create(mem_mib=320) as box:
+            self.assertEqual(box.exec(["true"]).exit_code, 0)
+            memory = self.memory()
+            self.assertEqual((memory["guests_mib"], memory["shells_mib"]), (320 + 64, 0))
+
+    def test_all_monitors_have_a_limit(self):
+        limits = [read_text(os.path.join(path, name)) for path in self.daemon.cgroups()
+                  for name in ("memory.limit_in_bytes", "memory.max")]
+        self.assertIn(self.offered_mib << 20, [int(text) for text in limits if text.strip()])
 
 
 class StartTest(DaemonTest):

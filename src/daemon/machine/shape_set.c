@@ -354,6 +354,16 @@ void shape_set_keep_warm(struct shape_set *set, const struct shape_key *key, sha
     serve_all(set);
 }
 
+struct shape_set_memory shape_set_memory(const struct shape_set *set)
+{
+    const struct ledger *l = &set->ledger;
+
+    return (struct shape_set_memory){.limit_mib = l->limit.mib,
+                                     .guests_mib = l->guests.mib,
+                                     .shells_mib = spare_sum(set, true).mib,
+                                     .overcommit_percent = l->overcommit_percent};
+}
+
 void shape_set_describe(const struct shape_set *set,
                         void (*each)(const struct shape_facts *facts, void *context), void *context)
 {

@@ -43,6 +43,15 @@ int shape_set_wait(struct shape_set *set, const struct shape_key *key, shape_giv
 void shape_set_keep_warm(struct shape_set *set, const struct shape_key *key, shape_warm_fn warm,
                          void *context);
 
+/* For /v1/info: what is promised, and may be. */
+struct shape_set_memory {
+    uint64_t limit_mib;
+    uint64_t guests_mib;
+    uint64_t shells_mib; /* given up for guests as needed */
+    uint32_t overcommit_percent;
+};
+struct shape_set_memory shape_set_memory(const struct shape_set *set);
+
 /* For /v1/info: calls `each` for every shape. */
 void shape_set_describe(const struct shape_set *set,
                         void (*each)(const struct shape_facts *facts, void *context),

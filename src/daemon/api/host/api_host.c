@@ -63,9 +63,20 @@ static void put_limits(struct json_writer *w, const struct sandbox_limits *s)
     json_end_object(w);
 }
 
+static void put_memory(struct json_writer *w, const struct shape_set_memory *m)
+{
+    json_begin_object(w, "memory");
+    json_put_int(w, "limit_mib", (int64_t)m->limit_mib);
+    json_put_int(w, "guests_mib", (int64_t)m->guests_mib);
+    json_put_int(w, "shells_mib", (int64_t)m->shells_mib);
+    json_put_int(w, "overcommit_percent", m->overcommit_percent);
+    json_end_object(w);
+}
+
 void api_info(struct exchange *x)
 {
     const struct api *api = exchange_context(x);
+    const struct shape_set_memory memory = shape_set_memory(api->shapes);
     struct buffer body = BUFFER_INIT(INFO_BYTES_MAX);
     struct json_writer w;
 
@@ -86,6 +97,7 @@ void api_info(struct exchange *x)
     json_end_array(&w);
     put_limits(&w, api->limits);
     json_put_int(&w, "sandboxes", sandbox_count(api->sandboxes));
+    put_memory(&w, &memory);
     json_begin_array(&w, "pools");
     shape_set_describe(api->shapes, put_shape, &w);
     json_end_array(&w);
