@@ -120,7 +120,7 @@ test-e2e:
 test-lint: lint
 lint:
 	$(Q)$(RUN_TESTS) --jobs $(JOBS) lint 'tests/lint/format.sh' 'tests/lint/style.py' \
-		'tests/lint/layers.py' 'tests/lint/circles.py' 'tests/lint/shell.sh' \
+		'tests/lint/layers.py' 'tests/lint/circles.py' 'tests/lint/shell.sh' 'tests/lint/docs.py' \
 		'python3 tests/tap.py --limit 60 tests/harness'
 
 # Both compilers, warnings as errors, the monitor and the agent with musl and with a static glibc.
