@@ -75,6 +75,7 @@ class Judge:
         self.rows = rows
         self.counts = Counts()
         self.output = []
+        self.shows_tail = False
         self.begin(0)
 
     def begin(self, first):
@@ -84,6 +85,7 @@ class Judge:
         self.seen = set()
         self.needs = None
         self.begun = None
+        self.said = []  # since the last result
         self.failed_before = self.counts.failed
 
     def short_name(self):
@@ -91,14 +93,20 @@ class Judge:
         paths = [w for w in self.words if "/" in w and "=" not in w]
         return re.sub(r"^(build/\w+/)?tests/", "", (paths or self.words)[-1])
 
-    def fail(self, name, note=""):
+    def fail(self, name, note="", told=()):
+        """`told` is what the test has said of it; without that the end of all output is shown."""
         self.counts.failed += 1
+        self.shows_tail |= not told
         report("FAILED", name, note)
+        with print_lock:
+            for line in told[-TAIL_LINES:]:
+                print("    " + line, flush=True)
 
     def take_line(self, line):
         """True when it was a test's result."""
-        self.output.append(line)
-        del self.output[:-4 * TAIL_LINES]
+        for kept in self.output, self.said:
+            kept.append(line)
+            del kept[:-4 * TAIL_LINES]
         if found := PLAN.match(line):
             self.take_plan(int(found.group(1)))
         elif found := RESULT.match(line):
@@ -135,11 +143,13 @@ class Judge:
         if is_skip:
             self.take_skip(f"{self.name}: {name}", reason)
         elif failed:
-            self.fail(f"{self.name}: {name}")
+            # cmocka says what was wrong behind the result, tap.py before it.
+            self.fail(f"{self.name}: {name}", told=self.said if self.begun else ())
         else:
             self.counts.passed += 1
             report("ok", f"{self.name}: {name}")
         self.needs = self.begun = None
+        self.said = []
         return True
 
     def check_row(self, number, name):
@@ -202,7 +212,7 @@ class Judge:
         return None
 
     def print_tail(self):
-        if self.counts.failed:
+        if self.shows_tail:
             with print_lock:
                 print(f"---- {shlex.join(self.words)}, end of its output:")
                 print("\n".join(self.output[-TAIL_LINES:]))
