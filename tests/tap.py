@@ -178,10 +178,13 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
-    sys.path[:0] = [os.path.abspath(args.folder), os.path.join(TOP, "clients", "python")]
+    folder = os.path.abspath(args.folder)
+    sys.path[:0] = [folder, os.path.join(TOP, "clients", "python")]
     load = unittest.defaultTestLoader
     tests = list(flatten(load.discover(args.folder, top_level_dir=args.folder)))
-    last = {cls for module in list(sys.modules.values()) for cls in getattr(module, "LAST", ())}
+    own = [module for module in list(sys.modules.values())
+           if os.path.dirname(getattr(module, "__file__", None) or "") == folder]
+    last = {cls for module in own for cls in getattr(module, "LAST", ())}
     at_end = [test for cls in last for test in load.loadTestsFromTestCase(cls)]
     picked = [test for test in tests if is_picked(test, args)]
     faults = list(find_faults(args.folder, tests + at_end, picked))

@@ -1,8 +1,9 @@
 """A real daemon for end-to-end tests, and the check that nothing of it is left afterwards.
 
-Environment: CLOCHE_BIN (build/release/cloche), CLOCHE_IMAGES (build/images), E2E_STATE (where
-snapshots are kept from run to run, so that templates boot once: build/e2e-state).
+Environment: CLOCHE_BIN (build/release/cloche), CLOCHE_IMAGES (build/images), and that of
+snapshots.py, which keeps snapshots from run to run.
 """
+import collections
 import contextlib
 import glob
 import http.client
@@ -12,7 +13,9 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -20,17 +23,19 @@ import zlib
 
 import cloche
 
+import snapshots
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("CLOCHE_BIN", os.path.join(TOP, "build/release/cloche"))
 IMAGES = os.environ.get("CLOCHE_IMAGES", os.path.join(TOP, "build/images"))
-KEPT_STATE = os.environ.get("E2E_STATE", os.path.join(TOP, "build/e2e-state"))
 
 READY_TIMEOUT_S = 300  # a boot on a KVM that interprets, on a busy machine
 STOP_TIMEOUT_S = 60
-# Uids tell a test daemon's monitors from those of any other on this host: not the default ones, and
-# others for another folder of kept snapshots (which belong to the uid that made them).
-UID_COUNT = 2000
-UID_BASE = 2010000000 + UID_COUNT * 10 * (zlib.crc32(os.path.realpath(KEPT_STATE).encode()) % 5000)
+# Uids tell a daemon's monitors from those of any other on this host: not the default ones, others
+# for another checkout, and for each daemon of it that may run at a time.
+UID_COUNT, UIDS_PER_CHECKOUT = 2000, 10
+UID_BASE = 2010000000 + UID_COUNT * UIDS_PER_CHECKOUT * (zlib.crc32(TOP.encode()) % 5000)
+JOURNAL_INSTANCE_AT = 16  # bytes into it, see src/priv/journal.h
 CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max": 2,
           "default_mem_mib": 128, "default_disk_mib": 64}
 
@@ -67,26 +72,35 @@ def read_text(path):
         return ""
 
 
+def templates_of(config):
+    return {config["default_template"], *config["warm"]}
+
+
 class Daemon:
-    """`cloche serve` with its own socket. With `state` None its snapshots are the kept ones."""
+    """`cloche serve` with its own state directory and socket. With `keep` its snapshots come from
+    the store, and go there."""
 
     started = 0
+    running = []  # all that were started, and not ended by whom they belong to
 
-    def __init__(self, state=None, config=None, images=None, arguments=()):
-        # The kept state directory belongs to one uid, and its lock keeps daemons on it apart.
-        Daemon.started += state is not None
-        self.uid_base = UID_BASE + (Daemon.started * UID_COUNT if state else 0)
+    def __init__(self, config=None, images=IMAGES, arguments=(), keep=True):
+        config = {**CONFIG, **(config or {})}
+        Daemon.started += 1
+        self.uid_base = UID_BASE + Daemon.started % UIDS_PER_CHECKOUT * UID_COUNT
         self.dir = tempfile.mkdtemp(prefix="cloche-e2e-")
-        self.state = state or KEPT_STATE
+        self.state = os.path.join(self.dir, "state")
         self.socket = os.path.join(self.dir, "cloche.sock")
         self.log_path = os.path.join(self.dir, "log")
+        self.store = snapshots.Store(BINARY, images) if keep else None
+        self.given = keep and self.store.give(self.state, self.uid_base, templates_of(config))
         config_path = os.path.join(self.dir, "config.json")
         with open(config_path, "w", encoding="utf-8") as f:
-            json.dump({**CONFIG, **(config or {})}, f)
+            json.dump(config, f)
         self.command = [BINARY, "serve", "--state-dir", self.state, "--socket", self.socket,
-                        "--images", images or IMAGES, "--config", config_path, "--uid-base",
+                        "--images", images, "--config", config_path, "--uid-base",
                         str(self.uid_base), "--log-level", "debug", *arguments]
         self.process = None
+        self.instance = None
         self.relatives = set()  # (pid, start time) of the daemon and all that it ever started
         self.client = cloche.Client(self.socket, timeout=READY_TIMEOUT_S)
 
@@ -94,9 +108,26 @@ class Daemon:
         with open(self.log_path, "wb") as log:  # of this run: "ready" must be its own
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, start_new_session=True)
+        Daemon.running.append(self)
         if wait:
             self.wait_ready()
         return self
+
+    def check(self):
+        """A daemon that has ended by itself has failed, with whatever exit code."""
+        if self in Daemon.running and self.process.poll() is not None:
+            Daemon.running.remove(self)
+            raise AssertionError(f"the daemon has ended: {self.process.returncode}\n"
+                                 f"{self.log()[-3000:]}")
+
+    def wait_end(self, timeout_s=STOP_TIMEOUT_S):
+        """Of a daemon that has been given reason to end; returns its exit code."""
+        self.note_relatives()
+        code = self.process.wait(timeout_s)
+        if self in Daemon.running:
+            Daemon.running.remove(self)
+        wait_for(lambda: not self.processes(), STOP_TIMEOUT_S, "priv and monitors gone")
+        return code
 
     def log(self):
         return read_text(self.log_path)
@@ -108,29 +139,32 @@ class Daemon:
             return re.search(r" daemon: ready$", self.log(), re.MULTILINE)
         try:
             wait_for(ready, READY_TIMEOUT_S, "ready")
+            self.instance = self.read_instance()
+            if not self.cgroups():
+                raise AssertionError(f"no cgroups are called {self.instance}")
         except AssertionError:
             print("\n".join("# " + line for line in self.log().splitlines()[-30:]))
             raise
 
     def kill(self):
         """As a crash: no clean-up of its own. Waits until priv has noticed."""
+        self.check()
         self.note_relatives()
         self.process.kill()
-        self.process.wait()
-        wait_for(lambda: not self.processes(), STOP_TIMEOUT_S, "priv and monitors gone")
+        self.wait_end()
 
     def stop(self):
         """A graceful stop; then nothing may be left."""
-        if self.process is None or self.process.poll() is not None:
+        self.check()
+        if self not in Daemon.running:
             return
-        self.note_relatives()
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(STOP_TIMEOUT_S)
+            code = self.wait_end()
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.wait_end()
             raise AssertionError(f"the daemon did not stop\n{self.log()[-3000:]}") from None
-        wait_for(lambda: not self.processes(), 10, "processes gone")
         if code != 0:
             raise AssertionError(f"the daemon ended with {code}\n{self.log()[-3000:]}")
 
@@ -141,11 +175,21 @@ class Daemon:
             left = self.leftovers()
             if left:
                 raise AssertionError("left behind: " + "; ".join(left))
+            if self.store is not None:
+                self.store.take(self.state, self.given)
         finally:
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             shutil.rmtree(self.dir, ignore_errors=True)
+
+    def delete_all(self):
+        for box in self.client.list():
+            try:
+                box.delete()
+            except cloche.ClocheError as error:
+                if error.status not in (404, 410):
+                    raise
 
     def processes(self, uid_from=0):
         """Pids that are still there of the daemon, what it started, and the monitors' uids."""
@@ -180,14 +224,37 @@ class Daemon:
         """The pid of that sandbox's monitor."""
         return int(re.search(rf"sandbox {box.id} runs, pid (\d+)", self.log()).group(1))
 
-    def fd_count(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+    def holds(self):
+        """What this instance has of the host: how many of each kind, of its processes, their
+        descriptors and threads, and its cgroups."""
+        found = collections.Counter()
+        for pid in self.processes():
+            who = read_text(f"/proc/{pid}/comm").strip()
+            found[who, "process"] += 1
+            found[who, "thread"] += len(os.listdir(f"/proc/{pid}/task"))
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    link = os.readlink(f"/proc/{pid}/fd/{fd}").removeprefix(self.dir)
+                    found[who, re.sub(r"\d+", "N", link)] += 1
+        for top in self.cgroups():
+            found["cgroup", "made"] += sum(1 for _ in os.walk(top))
+            for path in glob.glob(top + "/**/cgroup.procs", recursive=True):
+                found["cgroup", "process"] += len(read_text(path).split())
+        for name in ("scratch", "tmp"):
+            found[name, "file"] += len(os.listdir(os.path.join(self.state, name)))
+        return found
 
     def cgroups(self):
-        instance = re.search(r"ready as (cloche-\w+)", self.log())
-        if not instance:
-            return []
-        return glob.glob(f"/sys/fs/cgroup/**/{instance.group(1)}*", recursive=True)
+        """Those of this instance, whose number priv has in its journal."""
+        if self.instance is None:
+            return []  # it never got as far as making one
+        return glob.glob(f"/sys/fs/cgroup/**/{self.instance}", recursive=True)
+
+    def read_instance(self):
+        """The name of its cgroups."""
+        with open(os.path.join(self.state, "journal"), "rb") as f:
+            f.seek(JOURNAL_INSTANCE_AT)
+            return f"cloche-{struct.unpack('<Q', f.read(8))[0]:016x}"
 
     def leftovers(self):
         """What a daemon that has ended still has on the host, in words."""
@@ -242,8 +309,52 @@ def run_cli(*arguments, socket_path, input=b"", timeout=READY_TIMEOUT_S, env=Non
                           env={**os.environ, "CLOCHE_SOCKET": socket_path, **(env or {})})
 
 
-class DaemonTest(unittest.TestCase):
-    """Tests that share one daemon, which is started once for the class."""
+class Shared:
+    """One daemon for each configuration; one at a time, since tap.py runs those with the same one
+    after the other."""
+
+    config, daemon = None, None
+    complaints = []  # of daemons behind whose last test something was left
+
+    @classmethod
+    def get(cls, config):
+        if cls.daemon is None or cls.config != config or cls.daemon not in Daemon.running:
+            cls.close()
+            cls.config, cls.daemon = config, Daemon(config)
+            cls.daemon.start()
+        return cls.daemon
+
+    @classmethod
+    def close(cls):
+        daemon, cls.daemon = cls.daemon, None
+        if daemon is not None:
+            try:
+                daemon.close()
+            except AssertionError as error:
+                cls.complaints.append(f"{cls.config}: {error}")
+
+
+class Case(unittest.TestCase):
+    """Behind each test all daemons are looked at, behind all of its own clean-ups."""
+
+    def run(self, result=None):
+        self.addCleanup(self.check_daemons)
+        return super().run(result)
+
+    @staticmethod
+    def check_daemons():
+        for daemon in list(Daemon.running):
+            daemon.check()
+
+    def own_daemon(self, *arguments, **options):
+        """A daemon that is this test's alone; not started."""
+        daemon = Daemon(*arguments, **options)
+        self.addCleanup(daemon.close)
+        return daemon
+
+
+class DaemonTest(Case):
+    """Tests of a class that has the shared daemon of its configuration."""
 
     daemon = None
     config = None
@@ -251,9 +362,8 @@ class DaemonTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         require("root", "kvm")
-        cls.daemon = Daemon(config=cls.config)
-        cls.addClassCleanup(cls.daemon.close)
-        cls.daemon.start()
+        cls.daemon = Shared.get(cls.config)
+        cls.addClassCleanup(cls.daemon.delete_all)
         cls.client = cls.daemon.client
 
     def assert_refused(self, status, code, call, *arguments, **options):
@@ -264,3 +374,28 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual((error.status, error.code), (status, code), str(error))
         self.assertTrue(error.message)
         return error
+
+
+class EndTest(Case):
+    """Behind all other tests."""
+
+    def test_shared_daemons_left_nothing(self):
+        Shared.close()
+        self.assertEqual(Shared.complaints, [])
+        self.assertEqual(Daemon.running, [])
+
+    def test_no_class_goes_without_the_look_at_its_daemons(self):
+        for name, module in list(sys.modules.items()):
+            for cls in vars(module).values() if name.startswith("test_") else ():
+                if isinstance(cls, type) and issubclass(cls, unittest.TestCase):
+                    self.assertTrue(issubclass(cls, Case), f"{name}.{cls.__name__}")
+
+
+LAST = (EndTest,)  # see tap.py
+
+
+def kvm_kind(item):
+    """Marks a test, or a class of them, that depends on the kind of KVM: `make test` runs these on
+    emulated SVM as well (tests/svm), `make test-svm` all."""
+    item.kvm_kind = True
+    return item

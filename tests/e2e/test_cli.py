@@ -1,14 +1,14 @@
 """The command line: exit codes, streams, copies, and a daemon of its own for one run."""
-import contextlib
 import fcntl
+import glob
 import os
 import signal
 import subprocess
 import tempfile
-import time
-import unittest
 
-from harness import BINARY, IMAGES, KEPT_STATE, DaemonTest, require, run_cli, wait_for
+import snapshots
+from harness import (BINARY, IMAGES, READY_TIMEOUT_S, Case, DaemonTest, read_text, require, run_cli,
+                     wait_for)
 
 BYTES = bytes(range(256)) * 1024
 # The shape that the other tests have booted already.
@@ -187,43 +187,48 @@ class CliTest(DaemonTest):
         self.assertRegex(done.stdout, rb"(?m)^ok    kvm +(hardware|software)")
 
 
-# Its daemon has the default uids, to which kept snapshots of the others do not belong.
-OWN_STATE = KEPT_STATE + "-own"
+DEFAULT_UID = 2000000000  # `cloche serve --help`
 
 
-class OwnDaemonTest(unittest.TestCase):
+class OwnDaemonTest(Case):
     """`cloche run` where nobody listens: it brings its own daemon, and takes it away again."""
 
     def setUp(self):
         require("root", "kvm")
+        folder = tempfile.TemporaryDirectory(prefix="cloche-own-")
+        self.addCleanup(folder.cleanup)
+        self.state = os.path.join(folder.name, "state")
+        self.environment = {**os.environ, "CLOCHE_SOCKET": os.path.join(folder.name, "none.sock"),
+                            "CLOCHE_STATE_DIR": self.state}
+        store = snapshots.Store(BINARY, IMAGES)
+        given = store.give(self.state, DEFAULT_UID, {"base"})
+        self.addCleanup(store.take, self.state, given)
 
-    def environment(self, folder):
-        return {**os.environ, "CLOCHE_SOCKET": os.path.join(folder, "none.sock"),
-                "CLOCHE_STATE_DIR": OWN_STATE}
+    def run_command(self, *words):
+        return subprocess.Popen([*RUN, *words], env=self.environment, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE)
 
-    def leftovers(self):
-        found = [name for name in os.listdir("/tmp") if name.startswith("cloche-run-")]
-        with contextlib.suppress(FileNotFoundError), open(OWN_STATE + "/lock", "rb") as lock:
-            try:  # both of the daemon's processes hold it to their end
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found.append("a daemon")
-        return found
+    def daemon_log(self):
+        """Of the daemon that was made on our state directory, while its folder is there."""
+        logs = map(read_text, glob.glob("/tmp/cloche-run-*/log"))
+        return "".join(log for log in logs if f"state in {self.state}" in log)
+
+    def assert_nothing_left(self):
+        self.assertEqual(self.daemon_log(), "")
+        with open(self.state + "/lock", "rb") as lock:  # both of the daemon's processes hold it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in ("scratch", "tmp"):
+            self.assertEqual(os.listdir(os.path.join(self.state, name)), [])
 
     def test_run(self):
-        before = self.leftovers()
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run([*RUN, "echo", "hello"], env=self.environment(folder),
-                                  stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
-        self.assertEqual((done.returncode, done.stdout), (0, b"hello\n"), done.stderr)
-        self.assertEqual(self.leftovers(), before)
+        with self.run_command("echo", "hello") as process:
+            self.assertEqual(process.communicate(timeout=300), (b"hello\n", None))
+        self.assertEqual(process.returncode, 0)
+        self.assert_nothing_left()
 
     def test_interrupt(self):
-        before = self.leftovers()
-        with tempfile.TemporaryDirectory() as folder:
-            process = subprocess.Popen([*RUN, "sleep", "99"], env=self.environment(folder),
-                                       stdin=subprocess.DEVNULL)
-            time.sleep(2)
+        with self.run_command("sleep", "99") as process:
+            wait_for(lambda: "daemon: ready" in self.daemon_log(), READY_TIMEOUT_S, "its daemon")
             process.send_signal(signal.SIGINT)
             self.assertEqual(process.wait(60), 130)
-        self.assertEqual(self.leftovers(), before)
+        self.assert_nothing_left()

@@ -1,18 +1,13 @@
-"""Crashes of every process with guests running, damaged snapshots, and many cycles: the rest goes
-on, and nothing is left behind."""
+"""Crashes of every process with guests running, and damaged snapshots: the rest goes on, and
+nothing is left behind."""
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
-import unittest
 
 import cloche
 
-from harness import KEPT_STATE, Daemon, DaemonTest, read_text, require, wait_for
-
-CYCLES = int(os.environ.get("E2E_CYCLES", "12"))  # the full count: E2E_CYCLES=1000
+from harness import Case, DaemonTest, kvm_kind, read_text, require, wait_for
 
 
 class Command:
@@ -42,14 +37,12 @@ def pid_of_priv(daemon):
     return int(children[0])
 
 
-class CrashTest(unittest.TestCase):
-    """Each test has a daemon of its own, since each ends one."""
+class CrashTest(Case):
+    """Each test has a daemon of its own, since it ends that."""
 
     def setUp(self):
         require("root", "kvm")
-        self.daemon = Daemon()
-        self.addCleanup(self.daemon.close)
-        self.daemon.start()
+        self.daemon = self.own_daemon().start()
 
     def test_daemon_killed(self):
         box = self.daemon.client.create()
@@ -64,30 +57,10 @@ class CrashTest(unittest.TestCase):
     def test_priv_killed(self):
         self.daemon.client.create()
         os.kill(pid_of_priv(self.daemon), signal.SIGKILL)
-        self.assertNotEqual(self.daemon.process.wait(10), 0)
-        wait_for(lambda: not self.daemon.processes(), 10, "monitors gone with priv")
+        self.assertNotEqual(self.daemon.wait_end(), 0)
         # Its cgroups could not be removed by anybody: the next start does that.
         self.daemon.start()
         self.daemon.client.create().delete()
-
-    def reason(self, box):
-        """Why the sandbox ended, once the daemon has learned it from the monitor's end."""
-        def known():
-            with self.assertRaises(cloche.ClocheError) as caught:
-                box.exec(["true"])
-            error = caught.exception
-            self.assertEqual((error.status, error.code), (410, "sandbox_gone"))
-            return "is ending" not in error.message and error
-        return wait_for(known, 10, "the reason of the sandbox's end")
-
-    def test_monitor_killed(self):
-        other = self.daemon.client.create()
-        box = self.daemon.client.create()
-        command = Command(box)
-        os.kill(self.daemon.monitor_of(box), signal.SIGKILL)
-        self.assertEqual(command.end(), "sandbox_gone")
-        self.assertIn("killed", self.reason(box).cause.lower())
-        self.assertEqual(other.exec(["echo", "on"]).stdout, b"on\n")
 
     def create_that_hangs(self):
         """A create that got a shell which does not run: the shells, and what waits for the end."""
@@ -123,52 +96,27 @@ class CrashTest(unittest.TestCase):
         self.daemon.stop()
         self.assertEqual(join().code, "shutting_down")
 
-    def test_guest_that_reboots(self):
-        box = self.daemon.client.create()
-        result = box.exec(["busybox", "reboot", "-f"])
-        self.assertEqual((result.end, result.exit_code), ("sandbox_gone", None))
-        self.assertIn("guest_shutdown", self.reason(box).message)
-
-    def test_guest_that_rings_the_doorbell(self):
-        """root in the guest can reach the monitor's doorbell: all it gets from that is its end."""
-        box = self.daemon.client.create()
-        for value in ("2", "3", "4", "0xffffffff"):
-            self.assertEqual(box.exec(["devmem", "0xd0000000", "32", value]).exit_code, 0)
-        result = box.exec(["devmem", "0xd0000000", "32", "0x105"])
-        self.assertEqual((result.end, result.exit_code), ("sandbox_gone", None))
-        self.assertIn("guest_failed", self.reason(box).message)
-
     def test_stop_with_a_command_running(self):
         command = Command(self.daemon.client.create())
         self.daemon.stop()
         self.assertEqual(command.end(), "sandbox_gone")
 
 
-class CorruptSnapshotTest(unittest.TestCase):
+class CorruptSnapshotTest(Case):
     """A snapshot that was damaged on disk is refused by name, and the daemon goes on."""
 
     def test_flipped_byte(self):
         require("root", "kvm")
-        warmed = Daemon().start()  # so that there is one to copy
-        warmed.close()
-        state = tempfile.mkdtemp(prefix="cloche-e2e-state-")
-        self.addCleanup(shutil.rmtree, state, True)
-        os.chmod(state, 0o700)
-        name = [n for n in os.listdir(os.path.join(KEPT_STATE, "snapshots"))
-                if n.startswith("base-")][0]
-        daemon = Daemon(state=state, config={"warm": []})
-        self.addCleanup(daemon.close)
-        daemon.start()
-        target = os.path.join(state, "snapshots", name)
-        shutil.copytree(os.path.join(KEPT_STATE, "snapshots", name), target)
-        os.chown(target, daemon.uid_base, daemon.uid_base)
-        for file in os.listdir(target):
-            os.chown(os.path.join(target, file), daemon.uid_base, daemon.uid_base)
-        with open(os.path.join(target, "mem"), "r+b") as f:
+        self.own_daemon().start().close()  # so that there is a snapshot in the store
+        daemon = self.own_daemon(config={"warm": []})
+        daemon.store = None  # what it has in the end is for nobody
+        name = "base-1-128-64"
+        with open(os.path.join(daemon.state, "snapshots", name, "mem"), "r+b") as f:
             f.seek(0x1000000)
             byte = f.read(1)
             f.seek(0x1000000)
             f.write(bytes([byte[0] ^ 1]))
+        daemon.start()
         with self.assertRaises(cloche.ClocheError) as caught:
             daemon.client.create()
         error = caught.exception
@@ -178,24 +126,49 @@ class CorruptSnapshotTest(unittest.TestCase):
         self.assertEqual(daemon.request("GET", "/v1/health")[0], 200)
 
 
-class CycleTest(DaemonTest):
-    def test_cycles_leave_nothing(self):
-        """Also not of a monitor that is killed among them, and of the daemon behind them."""
-        self.client.create().delete()
-        fds = self.daemon.fd_count()
-        for cycle in range(CYCLES):
-            with self.client.create() as box:
-                self.assertEqual(box.exec(["true"]).exit_code, 0)
-                if cycle == CYCLES // 2:
-                    os.kill(self.daemon.monitor_of(box), signal.SIGKILL)
-        wait_for(lambda: self.daemon.fd_count() <= fds + 4, 10, "descriptors closed")
-        self.assertEqual(self.client.list(), [])
-        self.daemon.kill()
-        self.assertEqual(self.daemon.leftovers(), [])
+class GuestEndTest(DaemonTest):
+    """A guest or its monitor ends: its sandbox does, with a reason, and nothing else."""
+
+    def reason(self, box):
+        """Why the sandbox ended, once the daemon has learned it from the monitor's end."""
+        def known():
+            with self.assertRaises(cloche.ClocheError) as caught:
+                box.exec(["true"])
+            error = caught.exception
+            self.assertEqual((error.status, error.code), (410, "sandbox_gone"))
+            return "is ending" not in error.message and error
+        return wait_for(known, 10, "the reason of the sandbox's end")
+
+    def test_monitor_killed(self):
+        other = self.client.create()
+        box = self.client.create()
+        command = Command(box)
+        os.kill(self.daemon.monitor_of(box), signal.SIGKILL)
+        self.assertEqual(command.end(), "sandbox_gone")
+        self.assertIn("killed", self.reason(box).cause.lower())
+        self.assertEqual(other.exec(["echo", "on"]).stdout, b"on\n")
+
+    @kvm_kind
+    def test_guest_that_reboots(self):
+        box = self.client.create()
+        result = box.exec(["busybox", "reboot", "-f"])
+        self.assertEqual((result.end, result.exit_code), ("sandbox_gone", None))
+        self.assertIn("guest_shutdown", self.reason(box).message)
+
+    @kvm_kind
+    def test_guest_that_rings_the_doorbell(self):
+        """root in the guest can reach the monitor's doorbell: all it gets from that is its end."""
+        box = self.client.create()
+        for value in ("2", "3", "4", "0xffffffff"):
+            self.assertEqual(box.exec(["devmem", "0xd0000000", "32", value]).exit_code, 0)
+        result = box.exec(["devmem", "0xd0000000", "32", "0x105"])
+        self.assertEqual((result.end, result.exit_code), ("sandbox_gone", None))
+        self.assertIn("guest_failed", self.reason(box).message)
 
 
+@kvm_kind
 class RestoreTest(DaemonTest):
-    """Two restores of one snapshot share nothing that must be unique."""
+    """Two restores of one snapshot share nothing that must be unique, and have the host's time."""
 
     def test_nothing_is_shared(self):
         script = ("cd /proc/sys/kernel/random; cat /etc/machine-id uuid boot_id;"
@@ -215,37 +188,20 @@ class RestoreTest(DaemonTest):
         self.assertLess(seen, time.time() + 2)
 
 
+@kvm_kind
 class WallTest(DaemonTest):
     """Caps that hold outside of the guest."""
 
-    def test_disk(self):
-        box = self.client.create()
-        result = box.exec(shell="fallocate -l 100M /workspace/a; echo $?; rm -f /workspace/a")
-        self.assertIn(b"No space left", result.stderr)
-        self.assertNotEqual(result.stdout.splitlines()[0], b"0")
-        # All but a megabyte, so that the upload that does not fit is a short one.
-        fill = "fallocate -l $((($4 - 1024) * 1024)) /tmp/fill"
-        self.assertEqual(box.exec(shell=f"set -- $(df -k /tmp | tail -1); {fill}").exit_code, 0)
-        self.assert_refused(507, "disk_full", box.put, "/workspace/big", bytes(3 << 20))
-        self.assertEqual(box.exec(["ls", "/workspace"]).stdout, b"")
-
-    def test_wall_clock(self):
-        box = self.client.create(timeout_s=1)
-
-        def gone():
-            try:
-                box.exec(["true"])
-            except cloche.ClocheError as e:
-                return e
-            return None
-
-        error = wait_for(gone, 20, "the sandbox's timeout")
-        self.assertEqual(error.code, "sandbox_gone")
-        self.assertIn("timeout", error.message)
-
     def test_timeout_can_be_extended(self):
-        box = self.client.create(timeout_s=1)
-        box.extend(300)
+        for seconds in (2, 8, 32):  # more where the machine was too slow to ask in time
+            box = self.client.create(timeout_s=seconds)
+            created = time.monotonic()
+            try:
+                box.extend(300)
+                break
+            except cloche.ClocheError as error:
+                self.assertEqual(error.code, "sandbox_gone")
+        time.sleep(max(0.0, created + seconds + 0.5 - time.monotonic()))
         self.assertEqual(box.exec(["echo", "alive"]).stdout, b"alive\n")
 
     def test_caps_are_set_on_the_monitor(self):
@@ -276,6 +232,7 @@ class CapacityTest(DaemonTest):
         self.assertEqual(boxes[1].exec(["echo", "still"]).stdout, b"still\n")
 
 
+@kvm_kind
 class VcpuTest(DaemonTest):
     config = {"max_vcpus": 2, "boot_timeout_s": 300}
 
@@ -287,7 +244,3 @@ class VcpuTest(DaemonTest):
                 self.assertEqual(done.stdout, b"2\nfirst\nsecond\n", done.stderr)
                 pool = box.described["pool"]
         self.assertNotEqual(pool, "boot")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -6,7 +6,7 @@ import socket
 
 import cloche
 
-from harness import DaemonTest, wait_for
+from harness import DaemonTest, kvm_kind, wait_for
 
 # One command makes it all: each costs tenths of a second where the guest's kernel is interpreted.
 TREE = r"""
@@ -203,27 +203,11 @@ class BadInputTest(DaemonTest):
     def test_refusals(self):
         box = self.client.create()
         files = f"/v1/sandboxes/{box.id}/files"
-        for method, call, body, code in (
-                ("GET", "/stat", None, "invalid_path"),
-                ("GET", "/stat?path=workspace", None, "invalid_path"),
-                ("GET", "/stat?path=/a/../b", None, "invalid_path"),
+        for method, call, body, code in (  # all that there are: tests/role/api
                 ("GET", "/stat?path=/a%00b", None, "bad_request"),
-                ("GET", "/stat?path=/a%f", None, "bad_request"),
-                ("GET", "/stat?path=/a&follow=maybe", None, "invalid_field"),
-                ("GET", "/list?path=/&limit=0", None, "invalid_field"),
-                ("GET", "/list?path=/&limit=1e3", None, "invalid_field"),
-                ("GET", "/list?path=/&sort=size", None, "unknown_field"),
-                ("GET", "/search?path=/", None, "invalid_field"),
                 ("GET", "/search?path=/&pattern=/etc/*", None, "invalid_field"),
-                ("DELETE", "", None, "invalid_path"),
                 ("DELETE", "?path=/a/../b&recursive=true", None, "invalid_path"),
-                ("DELETE", "?path=/a&recursive=1", None, "invalid_field"),
-                ("POST", "/mkdir", {"path": "a"}, "invalid_path"),
-                ("POST", "/mkdir", {"path": "/a", "mode": "0o755"}, "invalid_field"),
-                ("POST", "/mkdir", {"path": "/a", "mode": 493}, "invalid_field"),
                 ("POST", "/rename", {"from": "/a", "to": "/b/../c"}, "invalid_path"),
-                ("POST", "/chmod", {"path": "/a", "mode": "888"}, "invalid_field"),
-                ("POST", "/symlink", {"path": "/a", "target": ""}, "invalid_field"),
                 ("POST", "/mkdir", {"path": "/" + "x" * 5000}, "invalid_field")):
             with self.subTest(call=call, body=body):
                 status, reply, _ = self.daemon.request(method, files + call,
@@ -232,11 +216,17 @@ class BadInputTest(DaemonTest):
         self.assert_refused(400, "invalid_path", box.mkdir, "/workspace/" + "x" * 300)
         self.assertTrue(box.exec(["true"]).ok)
 
-    def test_a_full_disk_leaves_the_old_file(self):
+    @kvm_kind
+    def test_a_full_disk(self):
+        """The guest is told, so is who uploads, and the old file stays."""
         box = self.client.create()
         box.put("/workspace/file", "old")
-        fill = "set -- $(df -k /workspace | tail -1); fallocate -l $((($4 - 1024) * 1024)) /tmp/f"
-        self.assertTrue(box.exec(shell=fill).ok)
+        # All but a megabyte, so that the upload that does not fit is a short one.
+        fill = ("fallocate -l 100M /workspace/a; echo $?; rm -f /workspace/a; "
+                "set -- $(df -k /workspace | tail -1); fallocate -l $((($4 - 1024) * 1024)) /tmp/f")
+        result = box.exec(shell=fill)
+        self.assertEqual((result.stdout, result.exit_code), (b"1\n", 0), result.stderr)
+        self.assertIn(b"No space left", result.stderr)
         self.assert_refused(507, "disk_full", box.put, "/workspace/file", bytes(3 << 20))
         self.assertEqual([f.name for f in box.list("/workspace")], ["file"])
         self.assertEqual(box.get("/workspace/file"), b"old")

@@ -6,8 +6,6 @@ import threading
 import time
 import uuid
 
-import cloche
-
 from harness import READY_TIMEOUT_S, DaemonTest, wait_for
 
 BOX = {"template": "base"}
@@ -20,12 +18,7 @@ class RetryTest(DaemonTest):
 
     def setUp(self):
         self.key = str(uuid.uuid4())
-        self.addCleanup(self.delete_all)
-
-    def delete_all(self):
-        for sandbox in self.client.list():
-            with contextlib.suppress(cloche.ClocheError):
-                sandbox.delete()
+        self.addCleanup(self.daemon.delete_all)
 
     def post(self, target, body, **headers):
         """(status, JSON, whether it is a replay)"""

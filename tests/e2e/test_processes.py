@@ -1,12 +1,10 @@
 """Commands beyond one request and reply: in the background, followed, replayed, fed, signaled,
 limited; and what bad input gets."""
-import json
 import os
-import time
 
 import cloche
 
-from harness import DaemonTest, wait_for
+from harness import DaemonTest, kvm_kind
 
 
 class ProcessTest(DaemonTest):
@@ -33,10 +31,12 @@ class ProcessTest(DaemonTest):
                 raise
 
     def test_background_goes_on_without_its_client(self):
-        process = self.sandbox.start(shell="echo one; sleep 2; echo two; exit 3")
+        process = self.sandbox.start(shell="mkfifo /tmp/on; echo one; cat /tmp/on; exit 3")
         self.assertEqual(process.described["state"], "running")
         self.assertIn(process.pid, [p.pid for p in self.sandbox.processes()])
         self.assertIsNone(process.wait(timeout=0))
+        self.assertTrue(self.sandbox.exec(shell="while ! [ -p /tmp/on ]; do :; done; "
+                                                "echo two >/tmp/on").ok)
         result = process.wait(timeout=60)
         self.assertEqual((result.end, result.exit_code), ("exited", 3))
         self.assertEqual((result.usage["stdout_bytes"], result.usage["stderr_bytes"]), (8, 0))
@@ -135,10 +135,7 @@ class ProcessTest(DaemonTest):
 
     def test_the_daemon_goes(self):
         """Nothing of a lost daemon looks like an exit."""
-        class_daemon = type(self.daemon)
-        daemon = class_daemon(state=os.path.join(self.daemon.dir, "other-state"))
-        self.addCleanup(daemon.close)
-        daemon.start()
+        daemon = self.own_daemon().start()
         stream = daemon.client.create().exec_stream(shell="echo ready; sleep 1234")
         self.assertEqual(next(stream), ("stdout", b"ready\n"))
         daemon.kill()
@@ -163,7 +160,7 @@ class ProcessTest(DaemonTest):
         self.assertTrue(self.sandbox.exec(["true"]).ok)
 
     def test_process_limit(self):
-        result = self.sandbox.exec(shell="for i in 1 2 3 4 5 6; do sleep 5 & done; echo done",
+        result = self.sandbox.exec(shell="for i in 1 2 3 4 5 6; do sleep 1234 & done; echo done",
                                    limits={"processes": 4})
         self.assertIn(b"fork", result.stderr)
         self.assertTrue(self.sandbox.exec(shell="sleep 0 & sleep 0 & wait").ok)
@@ -204,16 +201,7 @@ class BadInputTest(DaemonTest):
             "POST", f"/v1/sandboxes/{self.sandbox.id}/exec", b'{"shell":"echo \xff"}')
         self.assertEqual((status, reply["error"]["code"]), (400, "invalid_json"))
 
-    def test_fields_that_are_wrong(self):
-        for body, word in (({"umask": "9"}, "umask"), ({"limits": {"cpu_s": 0}}, "limits.cpu_s"),
-                           ({"limits": {"cpu": 1}}, "limits.cpu"), ({"background": "yes"}, "backg"),
-                           ({"keep_output_bytes": -1}, "keep_output_bytes")):
-            status, reply, _ = self.daemon.request(
-                "POST", f"/v1/sandboxes/{self.sandbox.id}/exec",
-                json.dumps({"shell": "true", **body}).encode())
-            self.assertEqual(status, 400)
-            self.assertIn(word, reply["error"]["message"])
-
+    @kvm_kind
     def test_guest_out_of_memory(self):
         # To fill a guest takes two minutes where its kernel is interpreted: a part of it there.
         is_hardware = self.client.info()["host"]["kvm"] == "hardware"
@@ -222,12 +210,3 @@ class BadInputTest(DaemonTest):
             result = sandbox.exec(["tail", "/dev/zero"], **options)  # one endless line
             self.assertEqual((result.end, result.exit_code), ("oom", None))
             self.assertTrue(sandbox.exec(["true"]).ok)
-
-    def test_a_reader_that_stops_reading(self):
-        """The flood waits for it, and nobody else does."""
-        stream = self.sandbox.exec_stream(["yes"])
-        next(stream)
-        time.sleep(3)
-        self.assertTrue(self.sandbox.exec(["true"]).ok)
-        stream.close()
-        wait_for(lambda: not self.sandbox.processes(), 60, "the flood killed with its client")

@@ -53,9 +53,11 @@ class SessionTest(DaemonTest):
         self.assertEqual(self.run_in("exit", "pwd").stdout, b"/workspace\n")
 
     def test_streaming_and_busy(self):
-        stream = self.sandbox.exec_stream(shell="echo one; sleep 2; echo two", session="live")
+        stream = self.sandbox.exec_stream(shell="mkfifo /tmp/gate; echo one; cat /tmp/gate",
+                                          session="live")
         self.assertEqual(next(stream), ("stdout", b"one\n"))
         self.assert_refused(409, "conflict", self.run_in, "live", "true")
+        self.assertTrue(self.sandbox.exec(shell="echo two >/tmp/gate").ok)
         self.assertEqual([kind for kind, _ in stream], ["stdout", "end"])
 
     def test_its_shell_is_a_process(self):

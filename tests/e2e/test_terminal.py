@@ -1,6 +1,5 @@
 """Terminals: `cloche shell` in a real one, and the WebSocket behind it."""
 import base64
-import contextlib
 import fcntl
 import json
 import os
@@ -51,8 +50,8 @@ class Shell:
     def type(self, keys):
         os.write(self.master, keys)
 
-    def expect(self, pattern, patience_s=PATIENCE_S):
-        """Waits until the terminal shows it, and forgets what is before its end."""
+    def shown(self, pattern, patience_s):
+        """Waits until the terminal shows it, and forgets what is before its end; or None."""
         end = time.monotonic() + patience_s
         while True:
             found = re.search(pattern, self.seen, re.DOTALL)
@@ -61,7 +60,13 @@ class Shell:
                 return found
             left = end - time.monotonic()
             if left < 0 or not self.look(left):
-                raise AssertionError(f"{pattern} not shown; shown: {self.seen[-2000:]}")
+                return None
+
+    def expect(self, pattern):
+        found = self.shown(pattern, PATIENCE_S)
+        if not found:
+            raise AssertionError(f"{pattern} not shown; shown: {self.seen[-2000:]}")
+        return found
 
     def prompt(self):
         """Waits until the shell reads: what is typed before that is echoed by the terminal, too."""
@@ -83,8 +88,8 @@ class Shell:
         """Presses a key until it shows: what comes before the command has started is lost."""
         for _ in range(PATIENCE_S // 3):
             self.type(key)
-            with contextlib.suppress(AssertionError):
-                return self.expect(pattern, 3)
+            if self.shown(pattern, 3):
+                return
         raise AssertionError(f"{key} does nothing")
 
     def exit_code(self):
@@ -343,12 +348,8 @@ class TerminalTest(DaemonTest):
         self.assertEqual(peer.status, 101)
         self.assertEqual(peer.message("start")["command"], "sh")
         peer.expect(b"# ")
-        for text, code in (({"type": "resize", "rows": 0, "cols": 1}, "invalid_field"),
-                           ({"type": "resize", "rows": 9}, "invalid_field"),
-                           ({"type": "resize", "rows": 9, "cols": "x"}, "invalid_field"),
-                           ({"type": "dance"}, "invalid_field"), ({"tip": 1}, "unknown_field")):
-            peer.tell(**text)
-            self.assertEqual(peer.message("error")["error"]["code"], code, text)
+        peer.tell(type="resize", rows=9)
+        self.assertEqual(peer.message("error")["error"]["code"], "invalid_field")
         peer.send(b"[1]", opcode=1)
         self.assertEqual(peer.message("error")["error"]["code"], "invalid_json")
         peer.send(b"echo $TERM $(stty size)\n")
@@ -375,10 +376,7 @@ class TerminalTest(DaemonTest):
         status, reply, headers = self.daemon.request("GET", base)
         self.assertEqual((status, reply["error"]["code"]), (426, "upgrade_required"))
         self.assertEqual(headers["Upgrade"], "websocket")
-        for query, expected in (("?rows=0", 400), ("?rows=x", 400), ("?cols=70000", 400),
-                                ("?cwd=relative", 400), ("?nonsense=1", 400),
-                                ("?rows=1&rows=2", 400),
-                                ("?pid=1&user=root", 400), ("?pid=999999", 404),
+        for query, expected in (("?rows=0", 400), ("?nonsense=1", 400), ("?pid=999999", 404),
                                 ("?arg=/no/such/program", 422), ("?user=nosuchuser", 422)):
             with self.subTest(query):
                 self.assertEqual(self.peer(query).status, expected)

@@ -1,10 +1,8 @@
 """Whole trees in and out of a sandbox: what comes is what went, and hostile ones are refused."""
 import contextlib
-import http.client
 import io
 import os
 import re
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -270,27 +268,6 @@ class TreesTest(DaemonTest):
             left = box.exec(shell="rm -r /workspace/full; ls -a /workspace | grep -c part")
             self.assertEqual(left.text.strip(), "0")
 
-    def test_clients_that_vanish(self):
-        """In the middle of either direction; the sandbox, and the daemon's threads, go on."""
-        self.sandbox.put_tree(self.tree, "/workspace/vanish")
-        fds = self.daemon.fd_count()
-        data = archive_of(("v", tarfile.REGTYPE, bytes(3 << 20)))
-        for _ in range(3):
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(self.daemon.socket)
-                s.sendall(f"PUT {self.url('/workspace/half')} HTTP/1.1\r\nHost: x\r\n"
-                          f"Content-Length: {len(data)}\r\n\r\n".encode() + data[:1 << 20])
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(self.daemon.socket)
-                s.sendall(f"GET {self.url('/workspace/vanish')} HTTP/1.1\r\nHost: x\r\n\r\n"
-                          .encode())
-                s.recv(1000)
-        wait_for(lambda: self.daemon.fd_count() <= fds, 60, "descriptors of the transfers gone")
-        pid = self.daemon.process.pid
-        wait_for(lambda: len(os.listdir(f"/proc/{pid}/task")) < 16, 30, "threads gone")
-        left = self.sandbox.exec(shell="ls -A /workspace/half | wc -l")
-        self.assertEqual(left.text.strip(), "0")
-
     def test_too_many_at_once(self):
         """Each transfer has a thread, of which there are so many and no more."""
         waiting = []
@@ -317,5 +294,4 @@ class TreesTest(DaemonTest):
             connection.putheader("Content-Length", str(1 << 20))
             connection.endheaders()
             box.delete()
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                self.assertEqual(connection.getresponse().status, 410)
+            self.assertEqual(connection.getresponse().status, 410)

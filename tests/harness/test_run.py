@@ -1,4 +1,6 @@
 """Faults planted for tests/run.py: each must be red, and what is whole must be green."""
+import ast
+import glob
 import os
 import re
 import subprocess
@@ -210,16 +212,50 @@ class TotalsTest(PlantTest):
         self.assert_red(self.totals("one", "two"), (1, 1, 0), "did not run to its end")
 
 
-class FoldersTest(unittest.TestCase):
+def hides_assertions(node):
+    """A `with suppress(...)` around an assertion, which then need not be reached, or one that takes
+    a failed assertion for what it waits for."""
+    calls = [item.context_expr for item in getattr(node, "items", ())
+             if isinstance(item.context_expr, ast.Call)]
+    for call in calls:
+        if ast.unparse(call.func).rpartition(".")[2] == "suppress":
+            taken = {ast.unparse(argument) for argument in call.args}
+            if taken & {"AssertionError", "Exception", "BaseException"}:
+                return True
+            inside = [n for child in node.body for n in ast.walk(child)]
+            return any(isinstance(n, ast.Assert) or isinstance(n, ast.Attribute)
+                       and n.attr.startswith(("assert", "fail")) for n in inside)
+    return False
+
+
+def python_folders():
+    found = set()
+    for folder, names, files in os.walk(TOP):
+        names[:] = [n for n in names if n not in (".git", "build")]
+        if any(re.fullmatch(r"test_\w+\.py", name) for name in files):
+            found.add(os.path.relpath(folder, TOP))
+    return found
+
+
+class SourcesTest(unittest.TestCase):
+    def test_no_assertion_is_suppressed(self):
+        planted = "with suppress({}):\n    {}"
+        for fault in (("OSError", "self.assertTrue(x)"), ("AssertionError", "x()"),
+                      ("OSError", "assert x")):
+            fault = planted.format(*fault)
+            self.assertTrue(hides_assertions(ast.parse(fault).body[0]))
+        self.assertFalse(hides_assertions(ast.parse(planted.format("OSError", "x()")).body[0]))
+        for folder in python_folders():
+            for path in glob.glob(os.path.join(TOP, folder, "*.py")):
+                with open(path, encoding="utf-8") as f:
+                    for node in ast.walk(ast.parse(f.read())):
+                        where = f"{path}:{getattr(node, 'lineno', 0)}"
+                        self.assertFalse(hides_assertions(node), where)
+
     def test_every_python_test_is_in_a_folder_that_is_run(self):
         with open(os.path.join(TOP, "mk/tasks.mk"), encoding="utf-8") as f:
             run = set(re.findall(r"tests/tap\.py (?:--\S+ (?:\$\(\w+\)|\w+) )*(\S+?)'", f.read()))
-        found = set()
-        for folder, names, files in os.walk(TOP):
-            names[:] = [n for n in names if n not in (".git", "build")]
-            if any(re.fullmatch(r"test_\w+\.py", name) for name in files):
-                found.add(os.path.relpath(folder, TOP))
-        self.assertEqual(found, run)
+        self.assertEqual(python_folders(), run)
 
 
 if __name__ == "__main__":

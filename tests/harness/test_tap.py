@@ -33,6 +33,14 @@ class TapTest(PlantTest):
         self.assert_lines(self.tap(body, "--marked", "hard", "folder"), 0, "test_marked", "folder")
         self.assert_lines(self.tap("", "--marked", "hard", "folder"), 1, "^not ok .*folder")
 
+    def test_the_last(self):
+        """A helper's class that looks at what all others left, even where it was not asked for."""
+        self.plant("folder/helper.py", HEAD.replace("XTest", "EndTest")
+                   + "    def test_end(self):\n        self.fail()\nLAST = (EndTest,)\n")
+        body = "    def test_other(self):\n        import helper\n"
+        got = self.tap(body, "folder", "test_good", head="import helper\n" + HEAD)
+        self.assert_lines(got, 1, "^ok .*test_good", "^not ok .*test_end", "^ok .*folder")
+
     def test_a_failure(self):
         self.assert_lines(self.tap("    def test_bad(self):\n        self.fail()\n", "folder"), 1,
                           "^not ok .*test_bad", "^ok .*test_good", "^ok .*folder")
