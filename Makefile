@@ -1,8 +1,9 @@
 # cloche: microVM sandboxes for agents' code.
 #
 #   make            build build/cloche            make run        set up everything and show it
-#   make test       set up and run all tests      make test-svm   the e2e tests on emulated SVM
-#   make lint       format, style and layering    make bench      print benchmark JSON lines
+#   make test       set up and run all tests      make check      those that take two minutes
+#   make test-svm   what runs on emulated SVM     make lint       format, style and layering
+#   make format     as `make lint` wants it       make bench      print benchmark JSON lines
 #   make install    DESTDIR=, PREFIX=             make clean
 #
 # Variables: CC, STATIC_CC (monitor and agent; musl-gcc, or a compiler with a static glibc), CFLAGS,

@@ -5,16 +5,17 @@
 
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
-# Of the large transfer on emulated SVM; empty is 1 GiB.
-SVM_FILE_MIB ?=
-TEST_KINDS   := lint build unit client fuzz e2e svm
+# Those that fill all CPUs run one after the other; then those that need one each, side by side.
+BUSY_KINDS   := lint build unit client fuzz
+SLOW_KINDS   := e2e svm
+CHECK_KINDS  := lint unit client corpus
 RESULTS      := build/test-results
 IMAGES       := build/images
 RUN_TESTS    := tests/run.py --results $(RESULTS)
 SUBMAKE       = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 LONE_MAKE    := $(MAKE) --no-print-directory -j$(JOBS) CONFIG=release
-.PHONY: test-lint test-build test-client test-programs fuzz-programs drop-stale deps-run \
-        deps-test deps-svm programs
+.PHONY: check test-lint test-build test-client test-corpus test-programs fuzz-programs \
+        drop-stale deps-run deps-test deps-svm programs
 
 # Set-up -------------------------------------------------------------------------------------------
 
@@ -43,8 +44,15 @@ run: deps-run
 test: deps-test
 	$(Q)rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	+$(Q)$(SUBMAKE) programs || true
-	+$(Q)for kind in $(TEST_KINDS); do $(SUBMAKE) -k test-$$kind SVM_FILE_MIB=32 || true; done
-	$(Q)tests/run.py --results $(RESULTS) --totals $(TEST_KINDS)
+	+$(Q)for kind in $(BUSY_KINDS); do $(SUBMAKE) -k test-$$kind || true; done
+	+$(Q)$(SUBMAKE) -k $(SLOW_KINDS:%=test-%) SVM_TESTS='--marked kvm_kind' || true
+	$(Q)tests/run.py --results $(RESULTS) --totals $(BUSY_KINDS) $(SLOW_KINDS)
+
+# What answers while one waits for it.
+check: deps-test
+	$(Q)rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	+$(Q)for kind in $(CHECK_KINDS); do $(SUBMAKE) -k test-$$kind || true; done
+	$(Q)tests/run.py --results $(RESULTS) --totals $(CHECK_KINDS)
 
 # Unit and role tests: one program for each test_*.c below tests/{unit,role,payload}, whose folders
 # mirror the rooms of src/ and guest/. All run under sanitizers.
@@ -107,9 +115,17 @@ test-unit:
 test-fuzz:
 	+$(Q)$(SUBMAKE) -k CONFIG=fuzz BUILD=build/fuzz fuzz-programs || \
 		$(SUBMAKE) CONFIG=fuzz BUILD=build/fuzz drop-stale
-	$(Q)$(RUN_TESTS) --limit $$(($(FUZZ_SECONDS) + 120)) --all 'tests/**/fuzz_*.c' fuzz \
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) --limit $$(($(FUZZ_SECONDS) + 120)) --all 'tests/**/fuzz_*.c' fuzz \
 		$(foreach p,$(patsubst $(BUILD)/tests/fuzz/%,%,$(FUZZ_PROGRAMS)), \
 		'tests/fuzz/run.sh build/fuzz/tests/fuzz/$(p) $(FUZZ_SECONDS)')
+
+# The seeds once each, and what earlier runs found is left alone.
+test-corpus:
+	+$(Q)$(SUBMAKE) -k CONFIG=fuzz BUILD=build/fuzz fuzz-programs || \
+		$(SUBMAKE) CONFIG=fuzz BUILD=build/fuzz drop-stale
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) --limit 60 --all 'tests/**/fuzz_*.c' corpus \
+		$(foreach p,$(patsubst $(BUILD)/tests/fuzz/%,%,$(FUZZ_PROGRAMS)), \
+		'tests/fuzz/run.sh --replay build/fuzz/tests/fuzz/$(p)')
 
 test-client:
 	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py --limit 60 clients/python/tests'
@@ -129,9 +145,10 @@ test-build:
 		'$(LONE_MAKE) CC=gcc STATIC_CC=musl-gcc BUILD=build/release build/release/cloche' \
 		'$(LONE_MAKE) CC=clang STATIC_CC=clang BUILD=build/clang build/clang/cloche'
 
+# On emulated SVM: the end-to-end tests (SVM_TESTS picks some), and the guests that attack the monitor.
 test-svm: deps-svm
-	+$(Q)$(SUBMAKE) programs
-	$(Q)E2E_FILE_MIB=$(SVM_FILE_MIB) $(RUN_TESTS) --limit 1800 svm 'tests/svm/run.sh'
+	+$(Q)$(SUBMAKE) programs build/release/tests/payload/test_payload
+	$(Q)$(RUN_TESTS) --limit 1200 svm 'tests/svm/run.sh e2e $(SVM_TESTS)' 'tests/svm/run.sh payload'
 
 # The rest -----------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 EPOCH=2026-11-01
 KERNEL_PACKAGE=${SVM_KERNEL:-linux-image-cloud-amd64}
 
-# The shared libraries are what cloche links; the rest is what the end-to-end tests call.
+# The shared libraries are what cloche and its tests link; the rest is what the e2e tests call.
 PACKAGES=(
     libarchive13 libbpf1 libc-ares2 libcjson1 libmd0 libnghttp2-14 libnl-3-200 libnl-route-3-200
-    libseccomp2 libssl3 libuv1 libwslay1 libzstd1
+    libseccomp2 libssl3 libuv1 libwslay1 libzstd1 libcmocka0
     bash busybox-static ca-certificates curl e2fsprogs git iproute2 iputils-ping jq kmod openssl procps
     psmisc python3 strace tmux util-linux
 )

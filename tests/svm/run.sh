@@ -2,13 +2,15 @@
 # Runs a command on an emulated host that has hardware virtualisation (AMD SVM with nested paging).
 #
 #   tests/svm/run.sh [OPTION...] -- COMMAND [ARG...]
-#   tests/svm/run.sh                                      all end-to-end tests, on this checkout
+#   tests/svm/run.sh [OPTION...] e2e [WORD...]        end-to-end tests, with words for tests/tap.py
+#   tests/svm/run.sh [OPTION...] payload              the guests that attack the monitor
 #
 #   --mount DIR       DIR of this machine is there at the same path (writes stay inside); repeatable
+#   --keep DIR        a mount; files made below DIR/*/ come back at the end, as snapshots.py has it
 #   --exclude PATH    relative to a --mount: is not there; repeatable
 #   --env NAME=VALUE  sets an environment variable for the command; repeatable
 #   --cwd DIR         working directory, instead of the first --mount
-#   --timeout S       seconds until the host is killed (1500)
+#   --timeout S       seconds until the host is killed (7200)
 #   --memory MIB      of the host (2048); --cpus N (1; more are not reliable)
 #   --verbose         the host's console on standard error
 #
@@ -60,7 +62,9 @@ MOUNTS=()
 EXCLUDES=()
 ENVIRONMENT=()
 CWD=
-TIMEOUT_S=1500
+KEEP=
+JOB=
+TIMEOUT_S=7200
 MEMORY_MIB=2048
 CPUS=1
 VERBOSE=
@@ -88,8 +92,8 @@ add_mount() {
 }
 
 # What the end-to-end tests need of this machine: the checkout, and the images its links point to.
-add_default_job() {
-    local link
+add_e2e_job() {
+    local link store
     add_mount "$TOP"
     for link in "$TOP"/build/images/*; do
         [[ -e $link ]] || continue
@@ -97,24 +101,37 @@ add_default_job() {
         [[ -d $link ]] || link=$(dirname "$link")
         [[ $link == "$TOP"/* ]] || MOUNTS+=("$link")
     done
-    # Builds for other tests, and snapshots that this machine's own KVM took.
-    EXCLUDES+=(--exclude-path={.git,build/asan,build/clang,build/fuzz,build/e2e-state})
-    ENVIRONMENT+=(E2E_STATE=/var/lib/cloche/e2e)
-    [[ -z ${E2E_FILE_MIB:-} ]] || ENVIRONMENT+=(E2E_FILE_MIB="$E2E_FILE_MIB")
-    COMMAND=(python3 tests/tap.py tests/e2e)
+    EXCLUDES+=(--exclude-path={.git,build/asan,build/clang,build/fuzz}) # for other tests
+    # Snapshots of this kind of KVM, next to the host that they are for.
+    store=${HOST%/*}/svm-snapshots
+    mkdir -p "$store"
+    KEEP=$store
+    add_mount "$store"
+    ENVIRONMENT+=(E2E_STORE="$store")
+    COMMAND=(python3 tests/tap.py --limit 900 tests/e2e "$@")
+}
+
+# The test program finds its guests and its monitor by its own place.
+add_payload_job() {
+    add_mount "$TOP/build/release"
+    EXCLUDES+=(--exclude-path={host,static,gen})
+    # The two make tens of thousands of exits, which takes minutes here.
+    ENVIRONMENT+=(CMOCKA_MESSAGE_OUTPUT=TAP TEST_LEAVE="port_string serial_flood")
+    COMMAND=("$TOP/build/release/tests/payload/test_payload")
 }
 
 parse() {
     while [[ $# -gt 0 ]]; do
         case $1 in
-            --) shift; break ;;
+            -- | e2e | payload) JOB=$1; shift; break ;;
             --verbose) VERBOSE=1; shift; continue ;;
-            --mount | --exclude | --env | --cwd | --timeout | --memory | --cpus)
+            --mount | --keep | --exclude | --env | --cwd | --timeout | --memory | --cpus)
                 [[ $# -gt 1 ]] || die "$1 needs a value" ;;
             *) die "unknown option $1 (see the head of $0)" ;;
         esac
         case $1 in
             --mount) add_mount "$2" ;;
+            --keep) add_mount "$2"; KEEP=$(realpath -- "$2") ;;
             --exclude) EXCLUDES+=("--exclude-path=$2") ;;
             --env) ENVIRONMENT+=("$2") ;;
             --cwd) CWD=$2 ;;
@@ -125,8 +142,7 @@ parse() {
         shift 2
     done
     COMMAND=("$@")
-    [[ ${#COMMAND[@]} -gt 0 ]] || add_default_job
-    : "${CWD:=${MOUNTS[0]:-/root}}"
+    [[ -n $JOB ]] || die "what is to be run? (see the head of $0)"
 }
 
 add_disk() {
@@ -211,13 +227,28 @@ boot() {
     return "$ended"
 }
 
+# What was written below KEEP is in the upper directory of its overlay, on the scratch disk.
+bring_back() {
+    local serial back
+    serial=$(awk -v dir="$KEEP" '$2 == dir { print $1 }' "$WORK/job/job/mounts")
+    back=$(mktemp -d "$KEEP/.back-XXXXXX")
+    debugfs -R "rdump /$serial/upper $back" "$WORK/scratch" >"$WORK/debugfs" 2>&1 || true
+    python3 "$HERE/../e2e/snapshots.py" "$KEEP" "$back/upper"
+    rm -rf "$back"
+}
+
 main() {
     parse "$@"
     local tool
-    for tool in qemu-system-x86_64 mkfs.erofs mkfs.ext4 cpio; do
+    for tool in qemu-system-x86_64 mkfs.erofs mkfs.ext4 debugfs cpio; do
         command -v "$tool" >/dev/null || { echo "needs qemu ($tool is not installed)"; exit 77; }
     done
     HOST=$("$HERE/host.sh") || die "the emulated host could not be built (above)"
+    case $JOB in
+        e2e) add_e2e_job "${COMMAND[@]}" ;;
+        payload) add_payload_job ;;
+    esac
+    : "${CWD:=${MOUNTS[0]:-/root}}"
 
     trap clean_up EXIT
     trap 'exit 130' INT
@@ -232,6 +263,7 @@ main() {
 
     local ended=0 status
     boot || ended=$?
+    [[ -z $KEEP ]] || bring_back
     if [[ $ended -eq 124 || $ended -eq 137 ]]; then
         die "no result after $TIMEOUT_S s: killed"
     fi
