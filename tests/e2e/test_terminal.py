@@ -223,10 +223,11 @@ class TerminalTest(DaemonTest):
         # Ctrl-C is the guest's: it ends the sleep, not us; Ctrl-Z stops a job, fg goes on with it.
         shell.begin("sleep 1000")
         shell.press(b"\x03", PROMPT)
-        shell.begin("sleep 1001")
+        shell.begin("sh -c 'while sleep 1; do echo tick; done'")
         shell.press(b"\x1a", rb"Stopped")
         shell.prompt()
         shell.begin("fg")
+        shell.expect(rb"\r\ntick\r\n")  # before that Ctrl-C would end the shell's fg, not the job
         shell.press(b"\x03", PROMPT)
         shell.type(b"exit 7\r")
         self.assertEqual(shell.exit_code(), 7)
