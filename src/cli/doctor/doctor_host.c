@@ -16,7 +16,7 @@
 #include "cli/doctor/checks.h"
 
 #define KERNEL_MAJOR_MIN 5u
-#define KERNEL_MINOR_MIN 10u
+#define KERNEL_MINOR_MIN 11u /* close_range(2) with CLOSE_RANGE_CLOEXEC */
 #define FILES_WANTED     4096u
 
 static const char *const controllers[] = {"memory", "cpu", "pids"};
