@@ -44,15 +44,15 @@ static void format_distance(const char *when, bool ahead, char *ret_text, size_t
     if (strptime(when, "%Y-%m-%dT%H:%M:%S", &tm) == NULL)
         return;
     long long now = (long long)(clock_real_ns() / NS_PER_S);
-    long long s = ahead ? (long long)timegm(&tm) - now : now - (long long)timegm(&tm);
-    if (s < 0)
-        s = 0;
-    if (s < 120)
-        (void)snprintf(ret_text, size, "%lld s", s);
-    else if (s < 7200)
-        (void)snprintf(ret_text, size, "%lld min", s / 60);
+    long long seconds = ahead ? (long long)timegm(&tm) - now : now - (long long)timegm(&tm);
+    if (seconds < 0)
+        seconds = 0;
+    if (seconds < 120)
+        (void)snprintf(ret_text, size, "%lld s", seconds);
+    else if (seconds < 7200)
+        (void)snprintf(ret_text, size, "%lld min", seconds / 60);
     else
-        (void)snprintf(ret_text, size, "%lld h %lld min", s / 3600, s / 60 % 60);
+        (void)snprintf(ret_text, size, "%lld h %lld min", seconds / 3600, seconds / 60 % 60);
 }
 
 /* Labels are a client's free text: no control character of theirs reaches the terminal. */
@@ -62,16 +62,17 @@ static void print_plain(const char *text)
         putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
 }
 
-static void print_row(const cJSON *s)
+static void print_row(const cJSON *sandbox)
 {
-    const cJSON *labels = cJSON_GetObjectItemCaseSensitive(s, "labels");
+    const cJSON *labels = cJSON_GetObjectItemCaseSensitive(sandbox, "labels");
     const cJSON *label;
     char age[32], left[32];
 
-    format_distance(text_of(s, "created_at"), false, age, sizeof(age));
-    format_distance(text_of(s, "expires_at"), true, left, sizeof(left));
-    printf("%-31s %-9s %-12s %5d %8d %-12s %-12s", text_of(s, "id"), text_of(s, "state"),
-           text_of(s, "template"), number_of(s, "vcpus"), number_of(s, "mem_mib"), age, left);
+    format_distance(text_of(sandbox, "created_at"), false, age, sizeof(age));
+    format_distance(text_of(sandbox, "expires_at"), true, left, sizeof(left));
+    printf("%-31s %-9s %-12s %5d %8d %-12s %-12s", text_of(sandbox, "id"),
+           text_of(sandbox, "state"), text_of(sandbox, "template"), number_of(sandbox, "vcpus"),
+           number_of(sandbox, "mem_mib"), age, left);
     cJSON_ArrayForEach (label, labels) {
         if (cJSON_IsString(label)) {
             printf(" ");
@@ -96,21 +97,21 @@ static int print_json(const cJSON *object)
 
 static int print_page(struct ps_arguments *a, const cJSON *sandboxes)
 {
-    const cJSON *s;
+    const cJSON *sandbox;
 
     if (!a->json && !a->quiet && !a->head_printed)
         printf("%-31s %-9s %-12s %5s %8s %-12s %-12s %s\n", "ID", "STATE", "TEMPLATE", "VCPUS",
                "MEM_MIB", "AGE", "ENDS_IN", "LABELS");
     a->head_printed = true;
 
-    cJSON_ArrayForEach (s, sandboxes) {
+    cJSON_ArrayForEach (sandbox, sandboxes) {
         if (a->json) {
-            if (print_json(s) != 0)
+            if (print_json(sandbox) != 0)
                 return -1;
         } else if (a->quiet) {
-            printf("%s\n", text_of(s, "id"));
+            printf("%s\n", text_of(sandbox, "id"));
         } else {
-            print_row(s);
+            print_row(sandbox);
         }
     }
     return 0;
@@ -144,26 +145,27 @@ static int take_page(struct ps_arguments *a, char *next, size_t next_size, struc
 }
 
 /* What kind of process: in the background are also terminals, and the shells of sessions. */
-static const char *kind_of(const cJSON *p)
+static const char *kind_of(const cJSON *process)
 {
-    if (cJSON_GetObjectItemCaseSensitive(p, "session") != NULL)
+    if (cJSON_GetObjectItemCaseSensitive(process, "session") != NULL)
         return "session";
-    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "terminal")))
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(process, "terminal")))
         return "terminal";
-    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(p, "background")) ? "background"
-                                                                           : "foreground";
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(process, "background")) ? "background"
+                                                                                 : "foreground";
 }
 
-static void print_process(const cJSON *p)
+static void print_process(const cJSON *process)
 {
     char age[32];
 
-    format_distance(text_of(p, "started_at"), false, age, sizeof(age));
-    printf("%-7d %-9s %-10s %-12s ", number_of(p, "pid"), text_of(p, "state"), kind_of(p), age);
-    print_plain(text_of(p, "command"));
-    if (cJSON_GetObjectItemCaseSensitive(p, "session") != NULL) {
+    format_distance(text_of(process, "started_at"), false, age, sizeof(age));
+    printf("%-7d %-9s %-10s %-12s ", number_of(process, "pid"), text_of(process, "state"),
+           kind_of(process), age);
+    print_plain(text_of(process, "command"));
+    if (cJSON_GetObjectItemCaseSensitive(process, "session") != NULL) {
         printf(" (");
-        print_plain(text_of(p, "session"));
+        print_plain(text_of(process, "session"));
         printf(")");
     }
     printf("\n");
@@ -173,7 +175,7 @@ static int list_processes(const struct ps_arguments *a, const char *id, struct e
 {
     struct buffer target = BUFFER_INIT(HTTP_TARGET_BYTES_MAX);
     JSON_AUTO cJSON *reply = NULL;
-    const cJSON *p;
+    const cJSON *process;
     int result = target_make(&target, id, NULL, "/processes", e);
 
     if (result == 0)
@@ -184,13 +186,13 @@ static int list_processes(const struct ps_arguments *a, const char *id, struct e
         return -1;
     if (!a->json && !a->quiet)
         printf("%-7s %-9s %-10s %-12s %s\n", "PID", "STATE", "KIND", "AGE", "COMMAND");
-    cJSON_ArrayForEach (p, cJSON_GetObjectItemCaseSensitive(reply, "processes")) {
-        if (a->json && print_json(p) != 0)
+    cJSON_ArrayForEach (process, cJSON_GetObjectItemCaseSensitive(reply, "processes")) {
+        if (a->json && print_json(process) != 0)
             return error_set(e, ERR_INTERNAL, "out of memory");
         if (a->quiet)
-            printf("%d\n", number_of(p, "pid"));
+            printf("%d\n", number_of(process, "pid"));
         else if (!a->json)
-            print_process(p);
+            print_process(process);
     }
     return 0;
 }
