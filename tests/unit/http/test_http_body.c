@@ -26,7 +26,7 @@ static enum http_result decode_in_two(const char *text, size_t size, size_t firs
     http_chunked_init(&c);
     for (int i = 0; i < 2 && result == HTTP_MORE; i++) {
         size_t end = i == 0 ? first : size;
-        char *copy = malloc(end - at + 1);
+        char *copy = malloc(end > at ? end - at : 1);
 
         assert_non_null(copy);
         memcpy(copy, text + at, end - at);
@@ -81,6 +81,21 @@ static void chunked_bodies_are_decoded(void **state)
             buffer_fini(&body);
         }
     }
+}
+
+/* The largest size, and none larger. */
+static void sizes_have_an_end(void **state)
+{
+    static const char largest[] = "7fffffffffffffff\r\n", larger[] = "8000000000000000\r\n";
+    struct buffer body = BUFFER_INIT(1024);
+    struct error e = ERROR_INIT;
+    size_t used = 0;
+
+    (void)state;
+    assert_int_equal(decode_in_two(TEXT(largest), 3, &body, &used, &e), HTTP_MORE);
+    assert_int_equal(used, sizeof(largest) - 1);
+    assert_int_equal(decode_in_two(TEXT(larger), 3, &body, &used, &e), HTTP_BAD);
+    buffer_fini(&body);
 }
 
 static void broken_chunks_are_refused(void **state)
@@ -294,6 +309,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chunked_bodies_are_decoded),
+        cmocka_unit_test(sizes_have_an_end),
         cmocka_unit_test(broken_chunks_are_refused),
         cmocka_unit_test(long_extensions_are_refused),
         cmocka_unit_test(written_chunks_come_back),

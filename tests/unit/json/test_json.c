@@ -41,6 +41,8 @@ static void good_texts_are_taken(void **state)
         {TEXT("0")},
         {TEXT("-0")},
         {TEXT("1E5")},
+        {TEXT("true")},
+        {TEXT("null")},
         {TEXT("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\uD83D\\ude00\"")},
         {TEXT("\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\x7f\"")},
         {TEXT("[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]")},
@@ -64,6 +66,23 @@ static void good_texts_are_taken(void **state)
             assert_int_equal(cut.code, ERR_INVALID_JSON);
         }
     }
+}
+
+/* The first and the last character of each form. */
+static void escapes_are_characters(void **state)
+{
+    cJSON *tree = NULL;
+    struct error e = ERROR_INIT;
+
+    (void)state;
+    assert_int_equal(parse(TEXT("\"\\u0001\\u007F\\u0080\\u07ff\\u0800\\ud7ff\\ue000\\uffff"
+                                "\\ud800\\udc00\\uDBFF\\uDFFF\""),
+                           &tree, &e),
+                     0);
+    assert_string_equal(tree->valuestring, "\x01\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf"
+                                           "\xee\x80\x80\xef\xbf\xbf\xf0\x90\x80\x80"
+                                           "\xf4\x8f\xbf\xbf");
+    json_free(&tree);
 }
 
 static const struct {
@@ -111,6 +130,9 @@ static const struct {
     {TEXT("\"a\0b\"")},
     {TEXT("\"\\ud800\"")},
     {TEXT("\"\\udc00\"")},
+    {TEXT("\"\\udfff\"")},
+    {TEXT("\"\\ud800\\udbff\"")},
+    {TEXT("\"\\ud800\\ue000\"")},
     {TEXT("\"\\ud800\\ud800\"")},
     {TEXT("\"\\ud800x\"")},
     {TEXT("\"\\ud800\\n\"")},
@@ -417,7 +439,7 @@ static void base64_is_canonical(void **state)
             fail_msg("taken: %s", bad[i]);
     }
     for (size_t length = 0; length <= 32; length++) {
-        uint8_t in[32], out[33];
+        uint8_t in[32], *out = malloc(length > 0 ? length : 1); /* the exact size */
         char text[64];
 
         for (size_t i = 0; i < length; i++)
@@ -426,6 +448,7 @@ static void base64_is_canonical(void **state)
         assert_int_equal(base64_decode(text, base64_encoded_size(length), out, &size), 0);
         assert_int_equal(size, length);
         assert_memory_equal(in, out, length);
+        free(out);
     }
 }
 
@@ -451,6 +474,7 @@ static void utf8_is_strict(void **state)
             unsigned char bytes[2] = {(unsigned char)first, (unsigned char)second};
             bool two = first >= 0xc2 && first <= 0xdf && second >= 0x80 && second <= 0xbf;
             assert_int_equal(utf8_sequence(bytes, 2), first < 0x80 ? 1 : two ? 2 : 0);
+            assert_int_equal(utf8_valid(bytes, 2), two || (first < 0x80 && second < 0x80));
         }
     }
 }
@@ -458,11 +482,17 @@ static void utf8_is_strict(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_texts_are_taken),   cmocka_unit_test(hostile_texts_are_refused),
-        cmocka_unit_test(node_count_is_bounded),  cmocka_unit_test(fields_are_read),
-        cmocka_unit_test(bad_fields_are_refused), cmocka_unit_test(only_objects_are_bodies),
-        cmocka_unit_test(written_json_is_json),   cmocka_unit_test(errors_go_there_and_back),
-        cmocka_unit_test(base64_is_canonical),    cmocka_unit_test(utf8_is_strict),
+        cmocka_unit_test(escapes_are_characters),
+        cmocka_unit_test(good_texts_are_taken),
+        cmocka_unit_test(hostile_texts_are_refused),
+        cmocka_unit_test(node_count_is_bounded),
+        cmocka_unit_test(fields_are_read),
+        cmocka_unit_test(bad_fields_are_refused),
+        cmocka_unit_test(only_objects_are_bodies),
+        cmocka_unit_test(written_json_is_json),
+        cmocka_unit_test(errors_go_there_and_back),
+        cmocka_unit_test(base64_is_canonical),
+        cmocka_unit_test(utf8_is_strict),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
