@@ -98,7 +98,8 @@ static void test_pack_for_nobody(void **state)
 
     (void)state;
     put_tree(&tree, &huge, "x");
-    for (int i = 0; i < 300; i++)
+    /* More than is gathered before it goes out, and less than a socket holds. */
+    for (int i = 0; i < 10000; i++)
         assert_int_equal(buffer_append(&tree, "0123456789", 10), 0);
     for (int is_read = 0; is_read < 2; is_read++) {
         struct run r = {.work = tar_pack};
@@ -110,8 +111,27 @@ static void test_pack_for_nobody(void **state)
         (void)work_main(&r);
         (void)close(fds[0]);
         assert_int_equal(r.result, -1);
+        assert_int_equal(r.results.error.code, is_read ? ERR_BAD_REQUEST : ERR_INTERNAL);
+        assert_string_equal(r.results.error.cause, is_read ? "" : "nobody takes it");
     }
     buffer_fini(&tree);
+}
+
+/* A name that is UTF-8 is written as such, whatever the process's locale is. */
+static void test_names_are_text(void **state)
+{
+    static const struct tree_entry entry = {.type = TREE_FILE, .path = "\xc3\xbc", .target = ""};
+    struct buffer tree = BUFFER_INIT(OUT_MAX), out = BUFFER_INIT(OUT_MAX);
+    struct tar_work work;
+    size_t taken;
+
+    (void)state;
+    put_tree(&tree, &entry, "");
+    assert_int_equal(run(tar_pack, buffer_bytes(&tree), tree.size, &out, &work, &taken), 0);
+    assert_non_null(memmem(buffer_bytes(&out), out.size, " path=\xc3\xbc\n", 9));
+    assert_null(memmem(buffer_bytes(&out), out.size, "hdrcharset", 10));
+    buffer_fini(&tree);
+    buffer_fini(&out);
 }
 
 int main(void)
@@ -120,6 +140,7 @@ int main(void)
         cmocka_unit_test(test_pack_and_unpack),
         cmocka_unit_test(test_pack_hostile),
         cmocka_unit_test(test_pack_for_nobody),
+        cmocka_unit_test(test_names_are_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
