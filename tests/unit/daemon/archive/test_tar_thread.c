@@ -162,6 +162,33 @@ static void test_whole(void **state)
     buffer_fini(&t.bytes);
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+    *(bool *)timer->data = true;
+}
+
+/* With nothing to send and nothing to take it costs the loop no turn. */
+static void test_idle(void **state)
+{
+    struct client c = {0};
+    uv_timer_t timer;
+    bool is_over = false;
+    unsigned turns = 0;
+
+    (void)state;
+    begin(&c, NULL, 0);
+    (void)uv_idle_stop(&c.idle);
+    assert_int_equal(uv_timer_init(&c.loop, &timer), 0);
+    timer.data = &is_over;
+    assert_int_equal(uv_timer_start(&timer, on_timer, 50, 0), 0);
+    for (; !is_over; turns++)
+        (void)uv_run(&c.loop, UV_RUN_ONCE);
+    assert_true(turns <= 2);
+    uv_close((uv_handle_t *)&timer, NULL);
+    tar_thread_abandon(c.thread);
+    finish(&c);
+}
+
 /* The bound of a header strikes while the client goes on: it is told, once, and what it still sends
  * is swallowed until then; nothing is left of the thread. */
 static void test_refused_midway(void **state)
@@ -234,9 +261,8 @@ static void test_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),
-        cmocka_unit_test(test_refused_midway),
-        cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_whole),          cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_refused_midway), cmocka_unit_test(test_abandoned),
         cmocka_unit_test(test_too_many),
     };
 
