@@ -46,7 +46,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def require(*features):
     """Skips the calling test where the machine lacks one of these; the runner checks the claim."""
     have = {"root": os.geteuid() == 0, "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
-            "cpus2": (os.cpu_count() or 1) >= 2, "tmux": shutil.which("tmux") is not None}
+            "cpus2": (os.cpu_count() or 1) >= 2,
+            "hwkvm": bool(re.search(r"\b(vmx|svm)\b", read_text("/proc/cpuinfo"))),
+            "tmux": shutil.which("tmux") is not None}
     for feature in features:
         if not have[feature]:
             raise unittest.SkipTest(f"needs {feature}")
@@ -92,6 +94,8 @@ class Daemon:
         self.socket = os.path.join(self.dir, "cloche.sock")
         self.log_path = os.path.join(self.dir, "log")
         self.store = snapshots.Store(BINARY, images) if keep else None
+        for daemon in Daemon.running if keep else ():
+            daemon.keep_snapshots()  # what it has booted is not booted again here
         self.given = keep and self.store.give(self.state, self.uid_base, templates_of(config))
         config_path = os.path.join(self.dir, "config.json")
         with open(config_path, "w", encoding="utf-8") as f:
@@ -175,13 +179,16 @@ class Daemon:
             left = self.leftovers()
             if left:
                 raise AssertionError("left behind: " + "; ".join(left))
-            if self.store is not None:
-                self.store.take(self.state, self.given)
+            self.keep_snapshots()
         finally:
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             shutil.rmtree(self.dir, ignore_errors=True)
+
+    def keep_snapshots(self):
+        if self.store is not None:
+            self.store.take(self.state, self.given)
 
     def delete_all(self):
         for box in self.client.list():

@@ -80,7 +80,8 @@ class Store:
         return {name: manifest_of(os.path.join(folder, name)) for name in os.listdir(folder)}
 
     def take(self, state, given):
-        """Keeps what a daemon has made beside what it was given."""
+        """Keeps what a daemon has made beside what it was given, or has made by now; adds it to
+        that."""
         for folder in glob.glob(os.path.join(state, "snapshots", "*")):
             name = os.path.basename(folder)
             if given.get(name) == manifest_of(folder):
@@ -88,6 +89,7 @@ class Store:
             made = os.path.join(self.dir, f".new-{os.getpid()}")
             subprocess.run(["tar", "-cSf", made, "-C", os.path.dirname(folder), name], check=True)
             os.replace(made, os.path.join(self.dir, name + ".tar"))
+            given[name] = manifest_of(folder)
 
 
 def prune(store):
