@@ -116,10 +116,10 @@ class CapacityTest(DaemonTest):
 
     def test_shells_make_way(self):
         wait_for(lambda: self.memory()["shells_mib"] > 0, 60, "a shell")
-        with self.client.create(mem_mib=320) as box:
+        with self.client.create(template="python", mem_mib=256, disk_mib=1024) as box:
             self.assertEqual(box.exec(["true"]).exit_code, 0)
             memory = self.memory()
-            self.assertEqual((memory["guests_mib"], memory["shells_mib"]), (320 + 64, 0))
+            self.assertEqual((memory["guests_mib"], memory["shells_mib"]), (256 + 64, 0))
 
     def test_all_monitors_have_a_limit(self):
         limits = [read_text(os.path.join(path, name)) for path in self.daemon.cgroups()
