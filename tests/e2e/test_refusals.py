@@ -91,7 +91,7 @@ class RefusalTest(DaemonTest):
             self.daemon.raw(data)
 
 
-class CapacityTest(DaemonTest):
+class PromiseTest(DaemonTest):
     """A host whose memory is enough for two sandboxes of the default size."""
 
     offered_mib = 400

@@ -149,16 +149,13 @@ static void on_exited(void *context, int wait_status, const char *text)
 static int send_config(struct monitor *m, const struct monitor_spec *spec, int channel_fd,
                        struct error *e)
 {
-    struct vmm_config config = {
+    const struct vmm_config config = {
         .type = VMM_CONFIG, .mode = spec->mode, .vcpus = spec->vcpus, .mem_mib = spec->mem_mib};
     size_t count = spec->mode == VMM_MODE_BOOT ? VMM_FD_COUNT_BOOT : VMM_FD_COUNT_RESTORE;
     int fds[VMM_FD_COUNT_BOOT];
 
     memcpy(fds, spec->fds, sizeof(fds));
     fds[VMM_FD_CHANNEL] = channel_fd;
-    if (spec->cmdline_extra != NULL)
-        (void)snprintf(config.cmdline_extra, sizeof(config.cmdline_extra), "%s",
-                       spec->cmdline_extra);
     return ipc_send(m->control_fd, &config, sizeof(config), fds, count, e);
 }
 

@@ -37,7 +37,6 @@ struct monitor_spec {
     enum vmm_mode mode;
     uint32_t vcpus;
     uint32_t mem_mib;
-    const char *cmdline_extra; /* BOOT; NULL for none */
     /* In the order of enum vmm_config_fd, VMM_FD_CHANNEL left out (-1): the monitor makes that
      * pair. They stay the caller's. */
     int fds[VMM_FD_COUNT_BOOT];

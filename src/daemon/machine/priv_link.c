@@ -15,7 +15,7 @@
 
 /*
  * Requests that the socket did not take at once wait in a ring. A slot has at most a SPAWN, a LIMIT
- * and a KILL under way, so the ring cannot overflow.
+ * and a KILL under way, and there is one TOTAL, so the ring cannot overflow.
  */
 #define QUEUE_MAX (SANDBOX_COUNT_MAX * 4)
 
