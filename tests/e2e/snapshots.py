@@ -59,6 +59,14 @@ def manifest_of(folder):
         return f.read()
 
 
+def is_whole(path):
+    """Has an archive its end, two blocks of zeroes?"""
+    size = os.path.getsize(path)
+    with open(path, "rb") as f:
+        f.seek(max(0, size - 1024))
+        return size % 512 == 0 and f.read() == bytes(1024)
+
+
 class Store:
     def __init__(self, binary, images):
         self.dir = os.path.join(store_dir(), key_of(binary, images))
@@ -72,7 +80,9 @@ class Store:
         folder = os.path.join(state, "snapshots")
         os.makedirs(folder, mode=0o700)
         for path in glob.glob(self.dir + "/*.tar"):
-            if os.path.basename(path).partition("-")[0] in templates:
+            if not is_whole(path):
+                os.unlink(path)  # it is booted anew
+            elif os.path.basename(path).partition("-")[0] in templates:
                 subprocess.run(["tar", "-xSf", path, "-C", folder, "--no-same-owner"], check=True)
         for top, _, files in os.walk(folder):
             for name in [".", *files]:
@@ -88,6 +98,8 @@ class Store:
                 continue
             made = os.path.join(self.dir, f".new-{os.getpid()}")
             subprocess.run(["tar", "-cSf", made, "-C", os.path.dirname(folder), name], check=True)
+            with open(made, "rb") as f:
+                os.fsync(f)  # a machine that goes down leaves no name without its content
             os.replace(made, os.path.join(self.dir, name + ".tar"))
             given[name] = manifest_of(folder)
 

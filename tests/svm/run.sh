@@ -263,7 +263,6 @@ main() {
 
     local ended=0 status
     boot || ended=$?
-    [[ -z $KEEP ]] || bring_back
     if [[ $ended -eq 124 || $ended -eq 137 ]]; then
         die "no result after $TIMEOUT_S s: killed"
     fi
@@ -273,6 +272,7 @@ main() {
           [[ -n $VERBOSE ]] || tail -n 40 "$WORK/console"; } >&2 || true
         die "the host ended without a result (QEMU exit status $ended, its last words above)"
     fi
+    [[ -z $KEEP ]] || bring_back # only here: a host that was killed has not written it all
     exit "$status"
 }
 
