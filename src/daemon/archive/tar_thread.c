@@ -121,11 +121,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct tar_thread *t = poll->data;
 
-    /* libuv stops on an error, which is that of a thread that has ended without reading all; what
-     * it wrote before is still to be read. */
-    if (status != 0)
+    /* libuv stops on an error, which is that of a thread that has ended without reading all: it
+     * takes the rest as well, and what it wrote before is still to be read, when we want to. */
+    if (status != 0) {
         t->events = 0;
-    if (status != 0 || (events & UV_READABLE) != 0)
+        events = UV_READABLE | UV_WRITABLE;
+    }
+    if ((events & UV_READABLE) != 0 && !t->is_paused)
         read_some(t);
     if (uv_is_closing((uv_handle_t *)poll))
         return;

@@ -8,7 +8,8 @@
 #include "daemon/archive/tar_thread.h"
 #include "tar_fixture.h"
 
-#define SENT_MAX (24 * MIB)
+#define SENT_MAX     (24 * MIB)
+#define FAULT_OFFSET MIB /* more than a socket holds */
 
 struct client {
     uv_loop_t loop;
@@ -18,7 +19,9 @@ struct client {
     size_t size, sent;
     bool is_stuck; /* until on_writable */
     bool is_finished;
-    bool pauses; /* on each on_data, until the next turn */
+    bool pauses;  /* on each on_data, until the next turn */
+    bool is_slow; /* sends as much as goes; pauses until the thread has had time to get stuck too */
+    unsigned stuck_turns;
     bool is_paused;
     struct buffer out;
     unsigned ends;
@@ -82,12 +85,15 @@ static void on_idle(uv_idle_t *idle)
 {
     struct client *c = idle->data;
     size_t left = c->size - c->sent;
-    size_t piece = left < 8 * KIB ? left : 8 * KIB;
+    size_t piece = left < 8 * KIB || c->is_slow ? left : 8 * KIB;
 
-    if (c->is_paused) {
+    if (c->is_paused && (!c->is_slow || left == 0 || c->stuck_turns > 1)) {
         c->is_paused = false;
         tar_thread_resume(c->thread);
     }
+    c->stuck_turns = c->is_stuck && c->is_paused ? c->stuck_turns + 1 : 0;
+    if (c->stuck_turns > 0)
+        (void)usleep(1000);
     if (piece > 0 && !c->is_stuck) {
         size_t taken = tar_thread_send(c->thread, c->data + c->sent, piece);
         assert_true(taken <= piece);
@@ -211,6 +217,29 @@ static void test_refused_midway(void **state)
     buffer_fini(&archive);
 }
 
+/* The thread's end shows as an error on the socket when it comes while a send waits: who has paused
+ * is given nothing all the same, and the rest of what came out when it goes on. */
+static void test_refused_while_paused(void **state)
+{
+    struct tar t = begin_tar();
+    char *content = calloc(1, FAULT_OFFSET);
+    struct client c = {.pauses = true, .is_slow = true};
+
+    (void)state;
+    assert_non_null(content);
+    put(&t, &(struct header){.name = "f", .type = '0', .content = content, .size = FAULT_OFFSET});
+    while (t.bytes.size < 4 * MIB)
+        assert_int_equal(buffer_append_text(&t.bytes, "no header"), 0);
+    begin(&c, buffer_bytes(&t.bytes), t.bytes.size);
+    while (c.ends == 0)
+        (void)uv_run(&c.loop, UV_RUN_ONCE);
+    assert_int_equal(c.why.code, ERR_ARCHIVE_REFUSED);
+    assert_true(c.out.size > FAULT_OFFSET && c.out.size < FAULT_OFFSET + 100);
+    finish(&c);
+    free(content);
+    buffer_fini(&t.bytes);
+}
+
 /* Given up at any time, before the bound strikes and after it. */
 static void test_abandoned(void **state)
 {
@@ -262,8 +291,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),          cmocka_unit_test(test_idle),
-        cmocka_unit_test(test_refused_midway), cmocka_unit_test(test_abandoned),
-        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_refused_midway), cmocka_unit_test(test_refused_while_paused),
+        cmocka_unit_test(test_abandoned),      cmocka_unit_test(test_too_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
