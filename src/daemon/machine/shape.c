@@ -355,20 +355,20 @@ struct shape_load shape_load(const struct shape *s)
 {
     const struct pool *p = &s->pool;
     bool moving = s->state == SHAPE_LOADING || s->state == SHAPE_BOOTING;
-    /* A boot's monitor, and a shell on its way, are for the requests that wait. */
-    unsigned coming = pool_coming(p) + (s->state == SHAPE_BOOTING);
+    /* What there is and what comes, a boot's monitor as well, is for the requests that wait. */
+    unsigned all = pool_idle(p) + pool_coming(p) + (s->state == SHAPE_BOOTING);
     unsigned wanted = target(s);
-    struct shape_load load = {
-        .spare = pool_idle(p) + (coming > s->request_count ? coming - s->request_count : 0),
-        .dying = pool_dying(p),
-        .idle = pool_idle(p),
-        .missing = pool_idle(p) < wanted ? wanted - pool_idle(p) : 0,
-        .surplus = pool_idle(p) > wanted ? pool_idle(p) - wanted : 0,
-        .failures = p->failures,
-        .kept = s->request_count > 0 || p->minimum > 0 || s->warming || moving,
-        .coming = pool_coming(p) > 0,
-        .waiting = s->request_count > pool_coming(p),
-        .asked_ns = s->asked_ns};
+    struct shape_load load = {.spare = all > s->request_count ? all - s->request_count : 0,
+                              .dying = pool_dying(p),
+                              .idle = pool_idle(p),
+                              .missing = pool_idle(p) < wanted ? wanted - pool_idle(p) : 0,
+                              .surplus = pool_idle(p) > wanted ? pool_idle(p) - wanted : 0,
+                              .failures = p->failures,
+                              .kept =
+                                  s->request_count > 0 || p->minimum > 0 || s->warming || moving,
+                              .coming = pool_coming(p) > 0,
+                              .waiting = s->request_count > pool_coming(p),
+                              .asked_ns = s->asked_ns};
 
     load.in_use = load.kept || load.coming || load.idle > 0 || load.dying > 0;
     return load;

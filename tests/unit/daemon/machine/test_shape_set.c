@@ -292,6 +292,34 @@ static void shells_make_way_for_a_guest(void **state)
     await_started(5);
 }
 
+/* One guest's shell is built while another, whose shape comes first, waits for the room of a shell
+ * that is ending: that is not made of what the first one waits for. */
+static void what_is_waited_for_makes_no_way(void **state)
+{
+    struct play *p = *state;
+
+    begin(2, 1);
+    keep_warm(GUEST_MIB);
+    await_started(1);
+    build(&p->monitors[0]);
+    shape_request_cancel(ask(GUEST_MIB - 1));
+    admit(GUEST_MIB - 2);
+    (void)ask(GUEST_MIB - 2);
+    await_started(2);
+    admit(GUEST_MIB - 1);
+    (void)ask(GUEST_MIB - 1);
+    for (unsigned i = 0; i < SPINS_MAX && !p->monitors[0].killed; i++)
+        turn();
+    assert_true(p->monitors[0].killed);
+    build(&p->monitors[1]);
+    assert_false(p->monitors[1].killed);
+    assert_ptr_equal(p->given.monitor, &p->monitors[1]);
+    end(&p->monitors[0]);
+    await_started(3);
+    build(&p->monitors[2]);
+    assert_ptr_equal(p->given.monitor, &p->monitors[2]);
+}
+
 static void guests_are_refused_by_guests_only(void **state)
 {
     struct play *p = *state;
@@ -373,6 +401,7 @@ int main(void)
         SHAPE_TEST(failures_reach_the_request),
         SHAPE_TEST(shells_fill_the_room_and_no_more),
         SHAPE_TEST(shells_make_way_for_a_guest),
+        SHAPE_TEST(what_is_waited_for_makes_no_way),
         SHAPE_TEST(guests_are_refused_by_guests_only),
         SHAPE_TEST(an_old_shape_makes_place),
         SHAPE_TEST(stopping_waits_for_a_copy),
