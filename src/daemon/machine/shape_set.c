@@ -92,16 +92,23 @@ static bool make_room(void *context)
 
 static void on_refill(uv_timer_t *timer);
 
+/* Has the shape failed whose turn it is? What others did is no reason to wait. */
+static bool has_failed(const struct shape_set *set)
+{
+    for (unsigned i = 0; i < set->count; i++) {
+        const struct shape_load load = shape_load(set->shapes[i]);
+
+        if (load.missing > 0 || load.waiting)
+            return load.failures > 0;
+    }
+    return false;
+}
+
 static void schedule_refill(struct shape_set *set)
 {
-    unsigned failures = 0;
-
-    if (set->stopping)
-        return;
-    for (unsigned i = 0; i < set->count; i++)
-        failures += shape_load(set->shapes[i]).failures;
-    (void)uv_timer_start(&set->refill, on_refill,
-                         failures > 0 ? REFILL_BACKOFF_MS : REFILL_DELAY_MS, 0);
+    if (!set->stopping)
+        (void)uv_timer_start(&set->refill, on_refill,
+                             has_failed(set) ? REFILL_BACKOFF_MS : REFILL_DELAY_MS, 0);
 }
 
 static void drop_left(struct shape_set *set)

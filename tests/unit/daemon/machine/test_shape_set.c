@@ -345,6 +345,28 @@ static void guests_are_refused_by_guests_only(void **state)
     shape_set_release(p->set, GUEST_MIB);
 }
 
+/* A shell that ended unasked, of a shape that wants none any more, does not slow the others down.
+ */
+static void a_failure_delays_its_own_shape_alone(void **state)
+{
+    struct play *p = *state;
+
+    begin(10, 1);
+    admit(GUEST_MIB);
+    struct shape_request *r = ask(GUEST_MIB);
+    await_started(1);
+    shape_request_cancel(r);
+    shape_set_release(p->set, GUEST_MIB);
+    build(&p->monitors[0]);
+    end(&p->monitors[0]);
+    keep_warm(GUEST_MIB + 1);
+    await_started(2);
+    build(&p->monitors[1]);
+    assert_true(uv_backend_timeout(&p->loop) <= 2); /* until the next refill */
+    end(&p->monitors[1]);
+    assert_true(uv_backend_timeout(&p->loop) > 2);
+}
+
 /* More shapes than are kept: the one that was asked for longest ago leaves, with its shells. */
 static void an_old_shape_makes_place(void **state)
 {
@@ -403,6 +425,7 @@ int main(void)
         SHAPE_TEST(shells_make_way_for_a_guest),
         SHAPE_TEST(what_is_waited_for_makes_no_way),
         SHAPE_TEST(guests_are_refused_by_guests_only),
+        SHAPE_TEST(a_failure_delays_its_own_shape_alone),
         SHAPE_TEST(an_old_shape_makes_place),
         SHAPE_TEST(stopping_waits_for_a_copy),
     };
