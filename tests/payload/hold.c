@@ -116,4 +116,5 @@ void hold_fini(struct hold *h)
     int err = pthread_join(h->tracer, NULL);
 
     assert(err == 0);
+    h->pid = 0;
 }

@@ -264,5 +264,6 @@ int runner_stop(struct runner *r)
         (void)usleep(1000);
     }
     fd_close(&r->channel_fd);
+    r->pid = 0;
     return status;
 }

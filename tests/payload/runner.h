@@ -21,7 +21,7 @@ struct runner_template {
 };
 
 struct runner {
-    pid_t pid;
+    pid_t pid; /* 0 once it was stopped */
     int control_fd;
     int channel_fd;
     bool built;            /* BUILT has come */
