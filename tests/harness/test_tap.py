@@ -56,6 +56,12 @@ class TapTest(PlantTest):
         self.assert_lines(got, 1, "^not ok .*test_bad", "^ok .*test_good", "^ok .*folder")
         self.assertIn("test_bad takes longer than its 0.5 s", got[0].text)
 
+    def test_a_thread_that_hangs(self):
+        body = ("    def test_bad(self):\n        import threading\n"
+                "        threading.Thread(target=time.sleep, args=(99,)).start()\n"
+                "        self.fail()\n")
+        self.assert_lines(self.tap(body, "folder"), 1, "^not ok .*test_bad", "^ok", "^ok")
+
     def test_a_limit_of_its_own(self):
         body = "    def test_bad(self):\n        time.sleep(99)\n    test_bad.limit_s = 0.5\n"
         self.assert_lines(self.tap(body, "folder"), 1, "^not ok .*test_bad", "^ok", "^ok")
