@@ -1,6 +1,7 @@
 /*
  * vCPUs: their threads and the loop around KVM_RUN. A guest can cause any exit at any rate, so
- * nothing in here allocates, logs or waits; what it cannot handle ends the guest with a reason.
+ * nothing in here allocates or logs, or waits but for a device that the guest resets while it is
+ * busy (virtio/device.h); what it cannot handle ends the guest with a reason.
  */
 #pragma once
 

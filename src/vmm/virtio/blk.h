@@ -2,7 +2,8 @@
  * Block device (virtio 1.2, 5.2) over one file or host block device, whose bytes are the disk's:
  * no image format is ever looked for. A request is carried out where it is found, straight between
  * the file and guest memory, and completed before the next is looked at. It may take the host as
- * long as it likes: the thread that serves disks waits for nothing else, and no lock is held.
+ * long as it likes: the thread that serves disks waits for nothing else, and of the disk's two
+ * locks (device.h) only `serving` is held, for which a reset and the freeze of a snapshot wait.
  *
  *   read-only   IN, GET_ID
  *   writable    also OUT, FLUSH, DISCARD and WRITE_ZEROES (both punch a hole: disks are sparse)
