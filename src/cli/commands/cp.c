@@ -25,13 +25,6 @@
 #define PIECE_BYTES (64 * KIB)
 #define TEMP_SUFFIX ".cloche-XXXXXX"
 
-static bool is_local_directory(const struct cp_place *p)
-{
-    struct stat st;
-
-    return p->id[0] == '\0' && stat(p->path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 /* The name that a copy gets in a directory; "" for a directory that is "here" ("." or "x/.."),
  * whose content is copied then. Slashes at the path's end do not count. */
 static void take_name(const char *path, char ret_name[CHANNEL_PATH_MAX])
@@ -57,7 +50,7 @@ static int complete_destination(const struct cp_place *from, bool is_tree, struc
     bool slash = to->path[used - 1] == '/';
     char name[CHANNEL_PATH_MAX];
 
-    if (!slash && !is_local_directory(to))
+    if (!slash && !cp_place_is_directory(to))
         return 0;
     take_name(from->path, name);
     if (is_tree && name[0] == '\0')
@@ -78,7 +71,7 @@ static int find_tree(const char *socket_path, const struct cp_place *from,
     JSON_AUTO cJSON *reply = NULL;
     int result = 0;
 
-    *ret_is_tree = is_local_directory(from);
+    *ret_is_tree = cp_place_is_directory(from);
     if (from->id[0] == '\0' || strcmp(to->path, "-") == 0)
         return 0;
     result = cp_place_target(from, "/files/stat", "&follow=true", &target, e);

@@ -1,7 +1,7 @@
 #include "cli/commands/cp_place.h"
 
-#include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/common/arguments.h"
 #include "http/target.h"
@@ -26,6 +26,14 @@ int cp_place_parse(const struct command *command, const char *text, struct cp_pl
     memcpy(ret_place->id, text, id_size);
     memcpy(ret_place->path, path, strlen(path));
     return 0;
+}
+
+bool cp_place_is_directory(const struct cp_place *place)
+{
+    struct stat st;
+
+    return place->id[0] == '\0' && strcmp(place->path, "-") != 0 && stat(place->path, &st) == 0 &&
+           S_ISDIR(st.st_mode);
 }
 
 int cp_place_target(const struct cp_place *place, const char *call, const char *query,

@@ -3,7 +3,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -57,6 +60,34 @@ static void refuses_what_leads_nowhere(void **state)
     expect_refused(text);
 }
 
+static bool is_directory(const char *text)
+{
+    struct cp_place place;
+    struct error e = ERROR_INIT;
+
+    assert_int_equal(cp_place_parse(&command, text, &place, &e), 0);
+    return cp_place_is_directory(&place);
+}
+
+/* A directory that is called as the streams are does not take their place. */
+static void tells_streams_from_directories(void **state)
+{
+    char folder[] = "/tmp/cloche-test-place-XXXXXX";
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(mkdir("-", 0700), 0);
+    assert_false(is_directory("-"));
+    assert_true(is_directory("./-"));
+    assert_true(is_directory("."));
+    assert_false(is_directory("none"));
+    assert_false(is_directory("sb_1:/"));
+    assert_int_equal(rmdir("-"), 0);
+    assert_int_equal(chdir("/"), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void makes_the_target(void **state)
 {
     struct buffer target = BUFFER_INIT(64);
@@ -79,6 +110,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tells_here_from_there),
         cmocka_unit_test(refuses_what_leads_nowhere),
+        cmocka_unit_test(tells_streams_from_directories),
         cmocka_unit_test(makes_the_target),
     };
 
