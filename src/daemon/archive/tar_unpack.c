@@ -32,8 +32,6 @@ static la_ssize_t on_read(struct archive *a, void *arg, const void **ret_data)
 {
     struct unpack *u = arg;
 
-    u->piece_offset += (int64_t)u->piece_size;
-    u->piece_size = 0;
     if (u->header_left == 0) {
         u->is_header_over = true;
         archive_set_error(a, E2BIG, "its headers do not end");
@@ -45,7 +43,10 @@ static la_ssize_t on_read(struct archive *a, void *arg, const void **ret_data)
         archive_set_error(a, errno, "reading the archive");
         return ARCHIVE_FATAL;
     }
-    u->piece_size = (size_t)n;
+    if (n > 0) { /* else the last piece is still there, for check_end() */
+        u->piece_offset += (int64_t)u->piece_size;
+        u->piece_size = (size_t)n;
+    }
     if (u->header_left != UINT64_MAX)
         u->header_left -= (uint64_t)n;
     *ret_data = u->piece;

@@ -248,13 +248,38 @@ static void test_behind_the_end(void **state)
     }
 }
 
+/* What is no whole block libarchive has looked at and put aside when it finds the end. */
+static void test_crumbs_behind_the_end(void **state)
+{
+    static const uint8_t zeros[BLOCK];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct tar t = begin_tar();
+        put_plain(&t, "f", '0', NULL);
+        assert_int_equal(buffer_append(&t.bytes, zeros, BLOCK), 0);
+        assert_int_equal(buffer_append(&t.bytes, i == 0 ? "\0\0" : "\0x", 2), 0);
+        struct unpacked u = unpack_tar(&t);
+        assert_string_equal(u.names, "1:f>;");
+        if (i == 0)
+            assert_int_equal(u.result, 0);
+        else
+            expect_refused(&u, "behind its end");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),           cmocka_unit_test(test_long_names),
-        cmocka_unit_test(test_hostile_entries), cmocka_unit_test(test_hostile_numbers),
-        cmocka_unit_test(test_hostile_pax),     cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_no_archives),     cmocka_unit_test(test_behind_the_end),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_long_names),
+        cmocka_unit_test(test_hostile_entries),
+        cmocka_unit_test(test_hostile_numbers),
+        cmocka_unit_test(test_hostile_pax),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_no_archives),
+        cmocka_unit_test(test_behind_the_end),
+        cmocka_unit_test(test_crumbs_behind_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
