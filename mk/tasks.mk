@@ -131,7 +131,7 @@ test-client:
 	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py --limit 60 clients/python/tests'
 
 test-e2e:
-	$(Q)$(RUN_TESTS) --limit 900 e2e 'python3 tests/tap.py --limit 400 tests/e2e'
+	$(Q)$(RUN_TESTS) --limit 1300 e2e 'python3 tests/tap.py --limit 400 tests/e2e'
 
 test-lint: lint
 lint:
