@@ -4,8 +4,8 @@
 # this machine has, and leaves its counts in $(RESULTS) for the grand totals of `make test`.
 
 JOBS         ?= $(shell nproc)
-FUZZ_SECONDS ?= 10
-# Those that fill all CPUs run one after the other; then those that need one each, side by side.
+FUZZ_SECONDS ?= 6
+# Those that fill all CPUs run one after the other; then those that wait for guests, side by side.
 BUSY_KINDS   := lint build unit client fuzz
 SLOW_KINDS   := e2e svm
 CHECK_KINDS  := lint unit client corpus
@@ -130,8 +130,11 @@ test-corpus:
 test-client:
 	$(Q)$(RUN_TESTS) client 'python3 tests/tap.py --limit 60 clients/python/tests'
 
+# A command for each file, so that two run at a time; from the end, where those are that take long.
 test-e2e:
-	$(Q)$(RUN_TESTS) --limit 1300 e2e 'python3 tests/tap.py --limit 400 tests/e2e'
+	$(Q)$(RUN_TESTS) --jobs $(JOBS) --limit 1300 e2e $(foreach p, \
+		$(shell ls -r tests/e2e/test_*.py), \
+		'python3 tests/tap.py --limit 600 tests/e2e $(basename $(notdir $(p))).')
 
 test-lint: lint
 lint:

@@ -5,6 +5,8 @@ snapshots.py, which keeps snapshots from run to run.
 """
 import collections
 import contextlib
+import fcntl
+import functools
 import glob
 import http.client
 import json
@@ -32,9 +34,9 @@ IMAGES = os.environ.get("CLOCHE_IMAGES", os.path.join(TOP, "build/images"))
 READY_TIMEOUT_S = 300  # a boot on a KVM that interprets, on a busy machine
 STOP_TIMEOUT_S = 60
 # Uids tell a daemon's monitors from those of any other on this host: not the default ones, others
-# for another checkout, and for each daemon of it that may run at a time.
-UID_COUNT, UIDS_PER_CHECKOUT = 2000, 10
-UID_BASE = 2010000000 + UID_COUNT * UIDS_PER_CHECKOUT * (zlib.crc32(TOP.encode()) % 5000)
+# for another checkout, for each run of it, and for each daemon of that which may run at a time.
+UID_COUNT, UIDS_PER_RUN, RUNS_PER_CHECKOUT = 2000, 10, 8
+UID_BASE = 2010000000
 JOURNAL_INSTANCE_AT = 16  # bytes into it, see src/priv/journal.h
 CONFIG = {"default_template": "base", "warm": ["base"], "pool_min": 1, "pool_max": 2,
           "default_mem_mib": 128, "default_disk_mib": 64}
@@ -74,6 +76,20 @@ def read_text(path):
         return ""
 
 
+@functools.cache
+def first_uid():
+    """Of this run's own range. The lock on it goes with this process."""
+    checkout = zlib.crc32(TOP.encode()) % 600
+    for run in range(checkout * RUNS_PER_CHECKOUT, (checkout + 1) * RUNS_PER_CHECKOUT):
+        path = os.path.join(tempfile.gettempdir(), f"cloche-e2e-{run}.lock")
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return UID_BASE + run * UIDS_PER_RUN * UID_COUNT
+        os.close(lock)
+    raise RuntimeError(f"{RUNS_PER_CHECKOUT} runs of this checkout's tests are under way")
+
+
 def templates_of(config):
     return {config["default_template"], *config["warm"]}
 
@@ -88,7 +104,7 @@ class Daemon:
     def __init__(self, config=None, images=IMAGES, arguments=(), keep=True):
         config = {**CONFIG, **(config or {})}
         Daemon.started += 1
-        self.uid_base = UID_BASE + Daemon.started % UIDS_PER_CHECKOUT * UID_COUNT
+        self.uid_base = first_uid() + Daemon.started % UIDS_PER_RUN * UID_COUNT
         self.dir = tempfile.mkdtemp(prefix="cloche-e2e-")
         self.state = os.path.join(self.dir, "state")
         self.socket = os.path.join(self.dir, "cloche.sock")
