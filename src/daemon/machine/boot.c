@@ -50,6 +50,7 @@ struct boot {
     struct error not_saved;  /* the same of what can fail and do no harm */
 };
 
+/* In a worker: the memory of a guest that failed to boot takes the kernel a while. */
 static void free_work(uv_work_t *work)
 {
     struct boot *b = work->data;
@@ -64,7 +65,6 @@ static void free_done(uv_work_t *work, int status)
     free(work->data);
 }
 
-/* In a worker: the memory of a guest that failed to boot takes the kernel a while. */
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct boot *b = handle->data;
